@@ -1,0 +1,177 @@
+"""Pictures: opened safely, turned upright, made RGB, resized and normalised; augmentation on pixels."""
+
+import dataclasses
+import io
+import os
+import pathlib
+import warnings
+
+import numpy as np
+import torch
+
+from .errors import ImageError
+
+MAX_PIXELS = 100_000_000  # a 100-megapixel photo is real, a 20,000 x 20,000 one is a decompression bomb
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+HALF = (0.5, 0.5, 0.5)
+
+
+def open_image(source):
+    """Open a picture and return it as PIL RGB, upright (EXIF), transparency laid over white.
+
+    `source` is a path, the file's bytes, or a PIL image. Raises `ImageError` for a missing, empty, broken or too large file.
+
+    >>> open_image(np_png_bytes).mode  # doctest: +SKIP
+    'RGB'
+    """
+    from PIL import Image, ImageOps
+
+    name = f"'{source}'" if isinstance(source, (str, os.PathLike)) else "the picture"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = _decode(source, name)
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{name} does not exist; check the path") from None
+    except IsADirectoryError:
+        raise ImageError(f"{name} is a folder; give a picture file") from None
+    except Exception as error:  # decoders raise many kinds (OSError, SyntaxError, struct.error, ...) on broken files
+        raise ImageError(f"{name} cannot be read as a picture ({_reason(error)}); open and save it anew, or remove it") from error
+
+
+def _reason(error):
+    """The decoder's own words, without the object address or path that Pillow puts into some of them."""
+    return "unknown format or damaged" if type(error).__name__ == "UnidentifiedImageError" else str(error) or type(error).__name__
+
+
+def _decode(source, name):
+    from PIL import Image
+
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        if pathlib.Path(source).is_file() and pathlib.Path(source).stat().st_size == 0:
+            raise ImageError(f"{name} is empty (0 bytes); copy it again, or remove it")
+        image = Image.open(source)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        if not len(source):
+            raise ImageError(f"{name} is empty (0 bytes)")
+        image = Image.open(io.BytesIO(source))
+    else:
+        raise ImageError(f"expected a path, bytes or a PIL image, found {type(source).__name__}")
+    _check_size(image, name)
+    if image.format == "JPEG":
+        image.draft("RGB", (1024, 1024))  # decode large photos at a fraction of their size: several times faster
+    image.load()
+    return image
+
+
+def _check_size(image, name):
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name} has {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} million allowed; make it smaller first")
+
+
+def check_header(path):
+    """Look at a picture's header only, which is fast: raises `ImageError` for an empty, unknown or too large file."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_size(image, f"'{path}'")
+    except ImageError:
+        raise
+    except Exception as error:
+        empty = os.path.getsize(path) == 0
+        raise ImageError(f"'{path}' {'is empty (0 bytes)' if empty else f'cannot be read as a picture ({_reason(error)})'}") from error
+
+
+def _to_rgb(image):
+    from PIL import Image
+
+    if image.mode in {"I;16", "I;16B", "I", "F"}:
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if image.mode.startswith("I;16") else max(float(values.max()), 1.0)
+        image = Image.fromarray((values.clip(0, top) * (255 / top)).astype(np.uint8))
+    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image)
+        image = white
+    return image.convert("RGB")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """A picture to the numbers that a tower was trained on.
+
+    size: side in pixels. mean, std: per channel, of values in [0, 1]. mode "crop" scales the shorter side to size / crop and
+    cuts the centre, as ImageNet models are tested; "squash" scales both sides, and so keeps what lies at the edges.
+    """
+
+    size: int = 224
+    mean: tuple = HALF
+    std: tuple = HALF
+    crop: float = 0.875
+    mode: str = "crop"
+
+    def pixels(self, image):
+        """The resized picture, (size, size, 3) uint8."""
+        from PIL import Image
+
+        if self.mode == "squash":
+            return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC))
+        scale = round(self.size / self.crop) / min(image.size)
+        image = image.resize([max(self.size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+        left, top = ((side - self.size) // 2 for side in image.size)
+        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+
+    def batch(self, images):
+        """Images (list of PIL RGB) to a float tensor (B, 3, size, size), normalised, channels last in memory."""
+        array = np.stack([self.pixels(image) for image in images])
+        pixels = torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255
+        return normalise(pixels, self.mean, self.std)
+
+    def __call__(self, image):
+        """One picture to (3, size, size)."""
+        return self.batch([image])[0]
+
+
+def normalise(pixels, mean=HALF, std=HALF):
+    """(B, 3, H, W) values in [0, 1] to (x - mean) / std, per channel. Augment before this step, never after it."""
+    mean = torch.tensor(mean, dtype=pixels.dtype, device=pixels.device)[:, None, None]
+    std = torch.tensor(std, dtype=pixels.dtype, device=pixels.device)[:, None, None]
+    return (pixels - mean) / std
+
+
+def stack_pixels(images, size):
+    """Images (iterable of PIL RGB) squashed to one (N, 3, size, size) uint8 tensor: a small dataset in memory, decoded once."""
+    frame = Preprocess(size=size, mode="squash")
+    return torch.from_numpy(np.stack([frame.pixels(image) for image in images])).permute(0, 3, 1, 2).contiguous()
+
+
+def augment(pixels, generator, rotation=0.25, scale=0.2, shift=0.08, colour=0.3, flip=0.5):
+    """Random flip, rotation, zoom, shift and colour, each picture its own. uint8 (B, 3, H, W) in, float in [0, 1] out.
+
+    rotation: radians either way. scale, shift: fractions either way. colour: contrast per channel either way. flip: probability.
+    Works on pixels; normalise afterwards (colour jitter on normalised values would treat the mean colour as black).
+    """
+    batch = len(pixels)
+
+    def draw(*shape):
+        return torch.rand(*shape, generator=generator) * 2 - 1
+
+    angle, zoom = draw(batch) * rotation, 1 + draw(batch) * scale
+    mirror = torch.where(torch.rand(batch, generator=generator) < flip, -1.0, 1.0)
+    theta = torch.stack([zoom * angle.cos() * mirror, -zoom * angle.sin(), draw(batch) * shift * 2,
+                         zoom * angle.sin() * mirror, zoom * angle.cos(), draw(batch) * shift * 2], 1).view(batch, 2, 3)
+    grid = torch.nn.functional.affine_grid(theta, list(pixels.shape), align_corners=False)
+    inverted = 1 - pixels.float() / 255  # so that what comes in from outside is white, not black
+    moved = 1 - torch.nn.functional.grid_sample(inverted, grid, align_corners=False)
+    moved = (moved - 0.5) * (1 + draw(batch, 3, 1, 1) * colour) + 0.5 + draw(batch, 3, 1, 1) * colour / 3
+    return moved.clamp(0, 1)

@@ -1,0 +1,171 @@
+"""The machine: seeds, devices, folders, whole-or-not-at-all writes, progress, the offline switch."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+from .errors import MiniclipError
+
+PACKAGE = pathlib.Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parent
+
+
+def generator(seed):
+    """A `torch.Generator` on the CPU with this seed. Helpers take one instead of seeding global state."""
+    import torch
+
+    return torch.Generator().manual_seed(int(seed))
+
+
+def device(name="auto"):
+    """The `torch.device` called `name`; "auto" takes CUDA, then MPS, then the CPU."""
+    import torch
+
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def in_checkout():
+    """Whether the package runs from a checkout of the project, not from an installed wheel."""
+    return (CHECKOUT / "pyproject.toml").is_file() and (CHECKOUT / "notebooks").is_dir()
+
+
+def _shipped(name):
+    """A folder that stands beside the package in a checkout and inside the package in a wheel."""
+    folder = CHECKOUT / name if in_checkout() else PACKAGE / name
+    if not folder.is_dir():
+        raise MiniclipError(f"the folder {name}/ is missing beside the package; install miniclip-helpers again")
+    return folder
+
+
+def data_dir():
+    """Where the embedded data lie: emoji, stamps, the heads of `mini`."""
+    return _shipped("data")
+
+
+def notebooks_dir():
+    """Where the notebooks of the series lie."""
+    return _shipped("notebooks")
+
+
+def build_dir():
+    """Where executed notebooks and results are written: $MINICLIP_BUILD, else build/ of the checkout or of the current folder."""
+    if os.environ.get("MINICLIP_BUILD"):
+        return pathlib.Path(os.environ["MINICLIP_BUILD"])
+    return (CHECKOUT if in_checkout() else pathlib.Path.cwd()) / "build"
+
+
+def figures_dir():
+    """Where `save_figure` writes: $MINICLIP_FIGURES, else figures/ of the checkout, else build/figures."""
+    if os.environ.get("MINICLIP_FIGURES"):
+        return pathlib.Path(os.environ["MINICLIP_FIGURES"])
+    return CHECKOUT / "figures" if in_checkout() else build_dir() / "figures"
+
+
+def cache_dir():
+    """Where features are kept between runs: $MINICLIP_CACHE, else the user's cache folder."""
+    if os.environ.get("MINICLIP_CACHE"):
+        return pathlib.Path(os.environ["MINICLIP_CACHE"])
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or pathlib.Path.home() / "AppData" / "Local"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "miniclip"
+
+
+def offline():
+    """Whether the network is switched off by the user: MINICLIP_OFFLINE=1 or HF_HUB_OFFLINE=1."""
+    return any(os.environ.get(name, "").lower() in {"1", "true", "yes", "on"} for name in ("MINICLIP_OFFLINE", "HF_HUB_OFFLINE"))
+
+
+def sha256(path):
+    """The sha256 of a file, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(*parts):
+    """A short stable name for some bytes and strings: the key of a cache entry."""
+    state = hashlib.sha256()
+    for part in parts:
+        part = part if isinstance(part, bytes) else str(part).encode("utf8", "surrogatepass")
+        state.update(len(part).to_bytes(8, "little") + part)
+    return state.hexdigest()[:32]
+
+
+def _sync(path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # a folder cannot be synced on every system
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Yield a temporary path beside `path`; when the block ends well the file is synced and renamed onto `path`.
+
+    A reader sees the old file or the new one, never a part; when the block fails nothing is left behind.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield pathlib.Path(name)
+        os.chmod(name, 0o644)
+        _sync(name)
+        os.replace(name, path)
+    except BaseException:
+        pathlib.Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def writing_folder(path):
+    """The same for a folder: yield an empty temporary folder, put it in the place of `path` when the block ends well."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield fresh
+        for file in fresh.rglob("*"):
+            _sync(file)
+        fresh.chmod(0o755)
+        old = None
+        if path.exists():
+            old = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            os.replace(path, old / path.name)
+        os.replace(fresh, path)
+        if old:
+            shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def progress(iterable, description, total=None):
+    """Wrap an iterable in a progress bar that appears after two seconds; none where MINICLIP_PROGRESS=0."""
+    from tqdm.auto import tqdm
+
+    hidden = os.environ.get("MINICLIP_PROGRESS", "1") == "0"
+    return tqdm(iterable, desc=description, total=total, delay=2, disable=hidden, leave=False)
+
+
+def peak_memory_mb():
+    """The most memory this process has held so far, in MiB (0 where the system does not tell)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
