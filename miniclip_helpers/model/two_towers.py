@@ -1,0 +1,69 @@
+"""The model: encode both sides, project, normalise; one temperature. The loss is not in here."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .heads import Identity
+
+MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5: clipped, to keep training stable
+INITIAL_LOGIT_SCALE = 1 / 0.07  # the same section
+BATCH = 64
+
+
+class TwoTowers(nn.Module):
+    """Two towers, two heads, and the logit scale as a parameter in its logarithm.
+
+    image_tower, text_tower: `encoders.Tower`. image_head, text_head: `heads.Head`, by default the identity.
+    """
+
+    def __init__(self, image_tower, text_tower, image_head=None, text_head=None, logit_scale=INITIAL_LOGIT_SCALE, name="model"):
+        super().__init__()
+        self.name = name
+        self.image_tower, self.text_tower = image_tower, text_tower
+        self.image_head, self.text_head = image_head or Identity(), text_head or Identity()
+        self.log_logit_scale = nn.Parameter(torch.tensor(math.log(logit_scale)))
+
+    @property
+    def logit_scale(self):
+        """1 / temperature: exponentiated, and at most 100. A scalar tensor with its gradient."""
+        return self.log_logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+
+    def project_images(self, features):
+        """image_features (B, width) to image_embeddings (B, D), unit rows. The one place where images are normalised."""
+        return F.normalize(self.image_head(features), dim=-1)
+
+    def project_texts(self, features):
+        """text_features (B, width) to text_embeddings (B, D), unit rows. The one place where texts are normalised."""
+        return F.normalize(self.text_head(features), dim=-1)
+
+    def forward(self, image_batch, text_batch):
+        """Prepared batches to (image_embeddings (B, D), text_embeddings (B, D), logit_scale), unit rows, with gradients."""
+        return self.project_images(self.image_tower(image_batch)), self.project_texts(self.text_tower(text_batch)), self.logit_scale
+
+    def encode_image(self, images):
+        """Pictures (list of PIL) to (N, D) unit rows, without gradients."""
+        return self._encode(images, self.image_tower, self.project_images, "pictures", 8)
+
+    def encode_text(self, texts):
+        """Texts (list of str) to (M, D) unit rows, without gradients."""
+        from ..errors import UsageError
+
+        if isinstance(texts, str):
+            raise UsageError(f"expected a list of texts, found one string; write [{texts[:30]!r}]")
+        return self._encode(texts, self.text_tower, self.project_texts, "texts", BATCH)
+
+    def _encode(self, inputs, tower, project, what, batch):
+        from ..errors import UsageError
+
+        inputs = list(inputs)
+        if not inputs:
+            raise UsageError(f"expected at least one of {what}, found none")
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            rows = [project(tower.encode(inputs[start : start + batch])) for start in range(0, len(inputs), batch)]
+        self.train(was_training)
+        return torch.cat(rows)

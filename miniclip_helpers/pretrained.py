@@ -1,0 +1,183 @@
+"""One small interface over the embedded `mini`, transformers, OpenAI's clip, open_clip and this package's own folders.
+
+Every one becomes a `TwoTowers`: `encode_image(list of PIL) -> (N, D)`, `encode_text(list of str) -> (M, D)`, unit rows, and
+`logit_scale`, already exponentiated.
+"""
+
+import json
+import pathlib
+import socket
+
+import torch
+
+from . import runtime
+from .encoders import Tower, weights_fingerprint
+from .errors import ModelError, OfflineError, unknown
+from .model import TwoTowers, load_saved
+
+FORMS = ["mini", "a folder", "clip:ViT-B/32", "open_clip:ViT-B-32/laion2b_s34b_b79k", "openai/clip-vit-base-patch32"]
+
+
+def load_model(name):
+    """The model called `name`: "mini", a folder, "clip:ViT-B/32", "open_clip:ARCH/PRETRAINED", or CLIP or SigLIP on the hub.
+
+    Raises `UsageError` for an unknown name, `OfflineError` when it would need the network and there is none, `ModelError` or
+    `ChecksumError` for weights that are not what they should be.
+    """
+    name = str(name)
+    if name == "mini":
+        return load_mini()
+    if pathlib.Path(name).is_dir():
+        return _from_folder(pathlib.Path(name))
+    if name.startswith("clip:"):
+        return _openai_clip(name.removeprefix("clip:"))
+    if name.startswith("open_clip:"):
+        return _open_clip(name.removeprefix("open_clip:"))
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        return _transformers(name)
+    if "/" in name or "\\" in name or name.startswith("."):
+        raise ModelError(f"the model folder '{name}' does not exist; expected what miniclip train wrote, or a CLIP folder in the hub's format")
+    raise unknown("model", name, FORMS)
+
+
+def load_mini():
+    """The embedded default: EfficientNet-Lite0 and MiniLM-L6 out of their wheels, with the heads in data/. See data/MODEL_CARD.md."""
+    return load_saved(runtime.data_dir() / "mini")
+
+
+def _from_folder(folder):
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise ModelError(f"'{folder}' holds no config.json; expected what miniclip train wrote, or a CLIP folder in the hub's format") from None
+    except ValueError as error:
+        raise ModelError(f"'{folder}/config.json' is not valid JSON: {error}") from error
+    return _transformers(str(folder)) if "model_type" in config else load_saved(folder)
+
+
+class _ImageTower(Tower):
+    """A pretrained image encoder with its own preprocessing; `encode` maps a prepared batch to projected features."""
+
+    pretrained = True
+
+    def __init__(self, name, net, width, preprocess, encode, fingerprint):
+        super().__init__()
+        self.name, self.width, self.net = name, width, net
+        self._preprocess, self._encode, self._fingerprint = preprocess, encode, fingerprint
+
+    @property
+    def fingerprint(self):
+        return runtime.digest(self.name, type(self).__name__, self._fingerprint)
+
+    def prepare(self, inputs):
+        return self._preprocess(inputs)
+
+    def forward(self, batch):
+        return self._encode(batch)
+
+
+class _TextTower(_ImageTower):
+    """The same for texts."""
+
+
+def _two_towers(name, net, width, image, text, logit_scale):
+    """A `TwoTowers` of one network's two sides; image and text are (preprocess, encode)."""
+    net.eval().requires_grad_(False)
+    print_ = weights_fingerprint(net)
+    towers = _ImageTower(name, net, width, *image, print_), _TextTower(name, net, width, *text, print_)
+    return TwoTowers(*towers, logit_scale=logit_scale.item(), name=name).eval()
+
+
+def _reachable():
+    from urllib.parse import urlsplit
+
+    from huggingface_hub.constants import ENDPOINT
+
+    try:
+        socket.create_connection((urlsplit(ENDPOINT).hostname, urlsplit(ENDPOINT).port or 443), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
+def need_network(name, where, how):
+    """Raise `OfflineError` at once when `name` must be fetched and the network is switched off or away."""
+    if runtime.offline() or not _reachable():
+        why = "the network is switched off (MINICLIP_OFFLINE or HF_HUB_OFFLINE)" if runtime.offline() else "the network cannot be reached"
+        raise OfflineError(f"{name} is not in {where}, and {why}. Fetch it once on a connected machine: {how}. The model 'mini' always works offline.")
+
+
+def _transformers(name):
+    """CLIP or SigLIP through transformers, from a folder or the hub."""
+    from huggingface_hub import try_to_load_from_cache
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    local = pathlib.Path(name).is_dir() or runtime.offline()
+    if not pathlib.Path(name).is_dir() and not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        need_network(name, "the hub's cache on this machine (HF_HOME)", f"hf download {name}")
+        local = False
+    try:
+        net = AutoModel.from_pretrained(name, local_files_only=local, use_safetensors=True)
+        processor, tokenizer = AutoImageProcessor.from_pretrained(name, local_files_only=local), AutoTokenizer.from_pretrained(name, local_files_only=local)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"'{name}' cannot be loaded as CLIP: {str(error).splitlines()[0]}") from error
+    if not hasattr(net, "get_image_features") or not hasattr(net, "get_text_features"):
+        raise ModelError(f"'{name}' is a {type(net).__name__}, not a model with two towers; expected CLIP or SigLIP")
+    config = net.config.text_config
+    padding = "max_length" if "siglip" in net.config.model_type else True  # SigLIP was trained on texts padded to the full length
+
+    def features(output):
+        return output if torch.is_tensor(output) else output.pooler_output
+
+    image = (lambda pictures: processor(images=list(pictures), return_tensors="pt")["pixel_values"], lambda batch: features(net.get_image_features(pixel_values=batch)))
+    text = (lambda texts: dict(tokenizer(list(texts), padding=padding, truncation=True, max_length=config.max_position_embeddings, return_tensors="pt")),
+            lambda batch: features(net.get_text_features(**batch)))
+    width = getattr(net.config, "projection_dim", None) or config.projection_size
+    return _two_towers(name, net, width, image, text, net.logit_scale.exp())
+
+
+def _openai_clip(name):
+    """OpenAI's own package."""
+    import clip
+
+    if name not in clip.available_models():
+        raise unknown("clip model", name, clip.available_models())
+    root = runtime.cache_dir() / "clip"
+    file = root / (name.replace("/", "-") + ".pt")
+    if not file.is_file():
+        need_network(f"clip:{name}", f"'{root}'", f"python -c \"import clip; clip.load('{name}', download_root='{root}')\"")
+    net, preprocess = clip.load(name, device="cpu", download_root=str(root))
+    return clip_towers(f"clip:{name}", net.float(), preprocess)
+
+
+def clip_towers(name, net, preprocess):
+    """A `TwoTowers` over a `clip.model.CLIP` network in float32 and its torchvision preprocessing."""
+    import clip
+
+    image = (lambda pictures: torch.stack([preprocess(picture) for picture in pictures]), net.encode_image)
+    text = (lambda texts: clip.tokenize(list(texts), truncate=True), net.encode_text)
+    return _two_towers(name, net, net.text_projection.shape[1], image, text, net.logit_scale.exp())
+
+
+def _open_clip(name):
+    """open_clip: ARCHITECTURE/PRETRAINED, as its `list_pretrained` names them."""
+    import open_clip
+
+    architecture, _, tag = name.partition("/")
+    if architecture not in open_clip.list_models():
+        raise unknown("open_clip architecture", architecture, open_clip.list_models())
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag not in tags:
+        raise unknown(f"open_clip weights of {architecture}", tag, tags)
+    if runtime.offline() or not _reachable():
+        need_network(f"open_clip:{name}", "open_clip's cache", f"python -c \"import open_clip; open_clip.create_model('{architecture}', '{tag}')\"")
+    net, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=tag)
+    return open_clip_towers(f"open_clip:{name}", net, preprocess, open_clip.get_tokenizer(architecture))
+
+
+def open_clip_towers(name, net, preprocess, tokenizer):
+    """A `TwoTowers` over an open_clip network, its preprocessing and its tokenizer."""
+    image = (lambda pictures: torch.stack([preprocess(picture) for picture in pictures]), net.encode_image)
+    text = (lambda texts: tokenizer(list(texts)), net.encode_text)
+    width = net.text_projection.shape[1] if torch.is_tensor(getattr(net, "text_projection", None)) else net.text.output_dim
+    return _two_towers(name, net, width, image, text, net.logit_scale.exp())
