@@ -1,0 +1,55 @@
+# All from a fresh machine: uv is brought into .uv/ where it is missing, and uv brings Python's packages into .venv/.
+# `make` alone prints help. On Windows, or without make: uv sync, then uv run miniclip run.
+
+SHELL := /bin/sh
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+RUN := $(UV) run --quiet --no-sync
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab figures bench clean
+
+help:
+	@echo "make run      run the notebooks of the series, offline; results in build/"
+	@echo "make test     run the tests, the notebooks among them"
+	@echo "make lab      open the notebooks in JupyterLab"
+	@echo "make figures  draw every figure again, into figures/"
+	@echo "make bench    measure speed"
+	@echo "make clean    remove what the commands above wrote (not the environment)"
+	@echo
+	@echo "More: ARGS='04 --profile smoke' make run, ARGS='-k losses' make test"
+
+run: $(READY)
+	@$(RUN) miniclip run $(ARGS)
+
+test: $(READY)
+	@$(RUN) pytest tests --ignore=tests/benchmarks $(ARGS)
+
+lab: $(READY)
+	@$(RUN) jupyter lab --notebook-dir=notebooks $(ARGS)
+
+figures: $(READY)
+	@$(RUN) miniclip run --update $(ARGS)
+
+bench: $(READY)
+	@$(RUN) pytest tests/benchmarks $(ARGS)
+
+clean:
+	@rm -rf build dist .pytest_cache .ruff_cache .benchmarks .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints
+	@find data miniclip_helpers tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "Clean. To remove the environment, too: rm -rf .venv .uv"
+
+# Set up once, and again when pyproject.toml has changed. --no-sync above keeps every later command off the network.
+$(READY): pyproject.toml | $(UV)
+	@echo "Setting up .venv/ (once; some minutes and about 6 GB on a fresh machine) ..."
+	@$(UV) sync --quiet
+	@touch $@
+
+# A venv works where the system's pip is locked (PEP 668). Debian without python3-venv has none: pip alone then.
+.uv/bin/uv:
+	@echo "Bringing uv into .uv/ ..."
+	@{ python3 -m venv .uv && .uv/bin/python -m pip install --quiet uv; } >/dev/null 2>&1 \
+	|| { rm -rf .uv && python3 -m pip install --quiet --target .uv uv; } >/dev/null 2>&1 \
+	|| { rm -rf .uv && python3 -m pip install --quiet --break-system-packages --target .uv uv; } >/dev/null 2>&1 \
+	|| { rm -rf .uv; echo "uv could not be installed. Is there a network, and python3 with its venv module" \
+	     "(Debian: apt-get install python3-venv)? Or install uv yourself, then run make again."; exit 1; } >&2
