@@ -112,6 +112,26 @@ def similarity_matrix(matrix, column_labels, row_images=None, row_labels=None, t
     return figure
 
 
+def similarity_matrices(matrices, titles, column_labels, row_images, mark=()):
+    """Several matrices of the same pictures and captions side by side, each with colours of its own. mark: (R,) as in `similarity_matrix`."""
+    rows, columns = np.shape(matrices[0])
+    figure, panels = new_figure(1, len(matrices), height=0.36 * rows + 1.7, squeeze=False)
+    for axes, matrix, title in zip(panels[0], matrices, titles, strict=True):
+        matrix = np.asarray(matrix, dtype=float)
+        axes.imshow(matrix, cmap="viridis", aspect="auto")
+        for row, column in np.ndindex(rows, columns):
+            light = matrix[row, column] > matrix.min() + 0.6 * np.ptp(matrix)
+            axes.text(column, row, f"{matrix[row, column]:.2f}", ha="center", va="center", fontsize=7, color="black" if light else "white")
+        for row, column in enumerate(mark):
+            axes.add_patch(_frame(column, row))
+        axes.set_xticks(range(columns), [_short(label, 22) for label in column_labels], rotation=40, ha="right", fontsize=8)
+        axes.set_yticks([])
+        axes.grid(False)
+        axes.set_title(title)
+    _row_pictures(panels[0, 0], row_images)
+    return figure
+
+
 def _short(text, length=34):
     return text if len(text) <= length else text[: length - 1] + "…"
 

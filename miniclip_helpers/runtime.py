@@ -51,8 +51,8 @@ def data_dir():
 
 
 def notebooks_dir():
-    """Where the notebooks of the series lie."""
-    return _shipped("notebooks")
+    """Where the notebooks of the series lie: $MINICLIP_NOTEBOOKS, else beside or in the package."""
+    return pathlib.Path(os.environ["MINICLIP_NOTEBOOKS"]) if os.environ.get("MINICLIP_NOTEBOOKS") else _shipped("notebooks")
 
 
 def build_dir():

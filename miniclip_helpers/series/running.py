@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import shutil
 import sys
 import time
 
@@ -68,6 +67,13 @@ def run_one(name, profile="offline", update=False, threads=None, build=None):
     return {"seconds": round(seconds, 1), "peak_memory_mb": _children_peak(), "status": "failed" if problems else "ok", "results": found, "problems": problems}
 
 
+def _worker(name, log, **options):
+    """`run_one` in a process of its own, whose standard error, and so the kernel's, goes to a file."""
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 2)
+    return run_one(name, **options)
+
+
 def _children_peak():
     """The most memory that a finished child of this process held, in MiB: the kernel, as each notebook has a process of its own."""
     try:
@@ -115,7 +121,9 @@ def run(names=(), profile="offline", jobs=1, update=False, say=print):
     done = {}
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        waiting = {pool.submit(run_one, name, profile, update, threads): name for name in chosen}
+        logs = runtime.build_dir() / profile
+        logs.mkdir(parents=True, exist_ok=True)
+        waiting = {pool.submit(_worker, name, logs / f"{name}.log", profile=profile, update=update, threads=threads): name for name in chosen}
         say(f"running {len(chosen)} notebook(s), profile {profile}: {', '.join(chosen)}")
         for future in concurrent.futures.as_completed(waiting):
             name = waiting[future]
@@ -147,8 +155,3 @@ def _table(done):
         lines.append(f"{name:<{width}}  {row['seconds']:7.0f}  {row['peak_memory_mb']:9.0f}  {row['status']}")
         lines += [f"{'':<{width}}    {key} = {value:.4g}" for key, value in row["results"].items()]
     return "\n".join(lines)
-
-
-def clean_build():
-    """Remove what runs have written."""
-    shutil.rmtree(runtime.build_dir(), ignore_errors=True)

@@ -1,0 +1,187 @@
+"""The commands as a newcomer types them: help, answers, JSON, exit codes, and one clear message for each kind of bad input."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import picture, shared
+from PIL import Image
+from test_images import bomb
+
+from miniclip_helpers import cli
+from miniclip_helpers.datasets import load_dataset
+
+COMMANDS = ["run", "train", "train-mini", "evaluate", "zero-shot", "index", "search", "doctor", "badges"]
+
+
+def call(*argv):
+    """The exit code of one command, run in this process."""
+    try:
+        return cli.main([str(word) for word in argv])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture(scope="module")
+def stamps_folder(tmp_path_factory):
+    """Twenty stamps as a folder of photos with captions.json."""
+    folder, dataset = tmp_path_factory.mktemp("stamps"), load_dataset("stamps")
+    rows = np.linspace(0, 949, 20).astype(int)
+    for row in rows:
+        dataset.image(row).save(folder / f"{row}.jpg")
+    (folder / "captions.json").write_text(json.dumps([{"file_name": f"{row}.jpg", "caption": dataset.captions[row][0]} for row in rows]))
+    return folder
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples(name, capsys):
+    assert call(name, "--help") == 0
+    text = capsys.readouterr().out
+    assert "examples:" in text and f"miniclip {name}" in text
+
+
+def test_help_and_version_import_nothing_heavy():
+    code = "import sys; from miniclip_helpers import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'numpy', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_module_and_command_exit_with_the_code():
+    done = subprocess.run([sys.executable, "-m", "miniclip_helpers.cli", "run", "77"], capture_output=True, text=True)
+    assert done.returncode == 2 and "unknown notebook '77'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_index_and_search(stamps_folder, tmp_path, capsys, monkeypatch):
+    index = tmp_path / "stamps.index"
+    assert call("index", stamps_folder, "--out", index) == 0
+    query = json.loads((stamps_folder / "captions.json").read_text())[7]
+    assert call("search", index, query["caption"], "-k", 3, "--json", tmp_path / "hits.json", "--figure", tmp_path / "hits.png") == 0
+    hits = json.loads((tmp_path / "hits.json").read_text())
+    assert hits["query"] == query["caption"] and len(hits["hits"]) == 3 and query["file_name"] in [hit["name"] for hit in hits["hits"]]
+    assert Image.open(tmp_path / "hits.png").width > 500
+    assert call("search", index, "--image", stamps_folder / "0.jpg", "-k", 1) == 0
+    assert "0.jpg" in capsys.readouterr().out
+    lines = iter(["a dog", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    assert call("search", index) == 0
+    assert capsys.readouterr().out.count(".jpg") == 5
+
+
+def test_zero_shot(stamps_folder, tmp_path, capsys):
+    photos = load_dataset("photos8")
+    assert call("zero-shot", "--labels", "cat,motorcycle,cup of coffee", photos.path(2), photos.path(5), "--json", tmp_path / "z.json") == 0
+    found = json.loads((tmp_path / "z.json").read_text())
+    best = [max(row, key=row.get) for row in found.values()]
+    assert best == ["cat", "motorcycle"] and sum(found[str(photos.path(2))].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_train_and_evaluate(stamps_folder, tmp_path, capsys):
+    run, names = tmp_path / "run", [f"{row}.jpg" for row in np.linspace(0, 949, 20).astype(int)]
+    assert call("train", "--data", stamps_folder, "--out", run, "--val-size", 0.2, "--seed", 1) == 0
+    assert {"model.safetensors", "config.json", "split.json", "history.csv"} <= {file.name for file in run.iterdir()}
+    assert [file.name for file in run.glob("*.safetensors")] == ["model.safetensors"]
+    split = json.loads((run / "split.json").read_text())
+    assert sorted(split["train"] + split["val"]) == sorted(names) and len(split["val"]) == 4
+    assert call("evaluate", "--model", run, "--data", stamps_folder, "--json", tmp_path / "e.json") == 0
+    report = json.loads((tmp_path / "e.json").read_text())
+    assert report["n_images"] == 20 and report["text_to_image"]["R@1"] > 0.3 > report["chance"]["text_to_image"]["R@1"]
+    (tmp_path / "names.txt").write_text("\n".join(names[:5]) + "\n")
+    assert call("evaluate", "--data", stamps_folder, "--images-from", tmp_path / "names.txt") == 0
+    assert "5 images, 5 captions" in capsys.readouterr().out
+    assert call("evaluate", "--model", run, "--data", stamps_folder, "--split", run / "split.json", "--part", "val") == 0
+    assert call("train", "--data", stamps_folder, "--out", run, "--resume") == 0
+
+
+def test_the_split_of_a_file_is_kept_and_test_never_looked_at(stamps_folder, tmp_path, monkeypatch):
+    names = sorted(path.name for path in stamps_folder.glob("*.jpg"))
+    (tmp_path / "split.json").write_text(json.dumps({"train": names[:12], "val": names[12:16], "test": names[16:]}))
+    from miniclip_helpers.datasets import ImageTextDataset
+
+    opened, original = set(), ImageTextDataset.image
+    monkeypatch.setattr(ImageTextDataset, "image", lambda self, i: opened.add(self.names[i]) or original(self, i))
+    monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))
+    assert call("train", "--data", stamps_folder, "--out", tmp_path / "run", "--split", tmp_path / "split.json") == 0
+    assert opened == set(names[:16])
+    assert json.loads((tmp_path / "run" / "split.json").read_text())["test"] == names[16:]
+
+
+def spoil(folder, what):
+    """Copyable folders of two pictures with one fault each; returns the argument of --data."""
+    for seed, name in enumerate(("a.png", "b.png")):
+        picture(seed).save(folder / name)
+    captions = [{"file_name": "a.png", "caption": "one"}, {"file_name": "b.png", "caption": "two"}]
+    if what == "missing folder":
+        return folder / "nowhere"
+    if what == "broken jpeg":
+        picture(5, (200, 200)).save(folder / "b.png", "JPEG")
+        (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:2000])
+    if what == "empty file":
+        (folder / "b.png").write_bytes(b"")
+    if what == "bomb":
+        (folder / "b.png").write_bytes(bomb(20_000, 20_000))
+    if what == "path out":
+        captions[1]["file_name"] = "../../x.jpg"
+    if what == "ghost":
+        captions.append({"file_name": "c.png", "caption": "three"})
+    if what == "lonely":
+        captions.pop()
+    text = json.dumps(captions, indent=1)
+    (folder / "captions.json").write_text(text[:-9] if what == "bad json" else text)
+    return folder
+
+
+BAD_DATA = {"missing folder": "does not exist", "broken jpeg": "b.png", "empty file": "empty", "bomb": "pixels", "path out": "leads out", "ghost": "c.png",
+            "lonely": "without a caption", "bad json": "line"}
+
+
+@pytest.mark.parametrize("what", BAD_DATA)
+@pytest.mark.parametrize("command", ["train", "index", "evaluate"])
+def test_bad_data_is_one_clear_message_and_leaves_nothing(command, what, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    data, out = spoil(folder, what), tmp_path / "out"
+    argv = {"train": ["train", "--data", data, "--out", out], "index": ["index", data, "--out", out], "evaluate": ["evaluate", "--data", data, "--json", out]}[command]
+    assert call(*argv) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.startswith("miniclip: ") and BAD_DATA[what] in said and "Traceback" not in said
+    assert not out.exists() and [file.name for file in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize("argv, words", [
+    (["evaluate", "--data", "emojy"], "did you mean emoji"),
+    (["evaluate", "--data", "photos8", "--model", "minni"], "did you mean mini"),
+    (["evaluate", "--data", "photos8", "--part", "test"], "give --split"),
+    (["train", "--data", "photos8", "--out", "OUT", "--loss", "clib"], "did you mean clip"),
+    (["train", "--data", "photos8", "--out", "OUT", "--image-encoder", "resnet81"], "unknown"),
+    (["train", "--data", "photos8", "--out", "OUT", "--text-encoder", "minilmm"], "did you mean minilm"),
+    (["train", "--data", "photos8", "--out", "OUT", "--val-size", "1.5"], "val"),
+    (["zero-shot", "--labels", "cat", "no.jpg"], "does not exist"),
+    (["zero-shot", "--labels", " , ", "no.jpg"], "at least one label"),
+    (["zero-shot", "--labels", "cat,cat", "no.jpg"], "stand twice"),
+    (["zero-shot", "--labels", "cat", "--template", "a photo", "no.jpg"], "one {}"),
+    (["index", "photos8", "--out", "OUT", "--kind", "hsnw"], "did you mean hnsw"),
+    (["search", "nowhere", "a dog"], "holds no index"),
+    (["search", "nowhere", " "], "query is empty"),
+    (["run", "--profile", "smoke", "--update"], "only the offline profile"),
+])
+def test_wrong_use_is_one_clear_message(argv, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(*argv) in (1, 2)
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said and list(tmp_path.iterdir()) == []
+
+
+def test_options_that_exclude_each_other(capsys):
+    assert call("train", "--data", "x", "--out", "y", "--val-size", "0.1", "--split", "s.json") == 2
+    assert call("frobnicate") == 2
+
+
+def test_evaluate_on_real_photos(tmp_path):
+    """`mini` has never seen these photos: far above chance (1 in 210) in both directions."""
+    assert call("evaluate", "--data", shared("everyday_photos"), "--json", tmp_path / "e.json") == 0
+    report = json.loads((tmp_path / "e.json").read_text())
+    assert report["n_images"] == 210 and report["n_captions"] == 420
+    for direction in ("image_to_text", "text_to_image"):
+        assert report["interval95"][direction]["R@10"][0] > 3 * report["chance"][direction]["R@10"]

@@ -1,0 +1,120 @@
+"""Every notebook: its build, its smoke run through papermill, its committed outputs through nbval."""
+
+import ast
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+from miniclip_helpers import series
+from miniclip_helpers.series.results import load_profiles
+
+NOTEBOOKS = series.notebook_names()
+FOLDER = ROOT / "notebooks"
+
+
+def read(name):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def environment(tmp_path, **extra):
+    """The environment of a notebook's run: no network, figures and results into the test's own folder."""
+    return os.environ | {"MINICLIP_BUILD": str(tmp_path), "MINICLIP_FIGURES": str(tmp_path / "figures"), "MINICLIP_PROGRESS": "0",
+                         "MINICLIP_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"} | extra
+
+
+def lines(source):
+    return [line for line in source.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_smoke(name, tmp_path):
+    """Seconds: every cell runs, every promised result is measured."""
+    command = [sys.executable, "-m", "miniclip_helpers.cli", "run", name, "--profile", "smoke"]
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = json.loads((tmp_path / "smoke" / "results.json").read_text())[name]
+    assert row["status"] == "ok" and row["seconds"] > 0 and row["peak_memory_mb"] > 0
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_committed_outputs_come_again(name, tmp_path):
+    """nbval on the offline profile: text and shapes of a fresh run equal the committed ones; results lie in their ranges."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}",
+               "--nbval-cell-timeout=600", f"--rootdir={FOLDER}", "-c", os.devnull, str(FOLDER / f"{name}.ipynb")]
+    extra = {"MINICLIP_NOTEBOOK": name, "MINICLIP_PROFILE": "offline"}
+    done = subprocess.run(command, env=environment(tmp_path, **extra), capture_output=True, text=True, timeout=1500, cwd=tmp_path)
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_promised_skeleton(name):
+    book = read(name)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    prose = [cell for cell in book.cells if cell.cell_type == "markdown"]
+    assert 25 <= len(book.cells) <= 45, f"{len(book.cells)} cells"
+    assert prose[0].source.startswith("# ") and "colab-badge" in prose[0].source
+    assert statistics.median(len(lines(cell.source)) for cell in code) <= 8 and max(len(lines(cell.source)) for cell in code) <= 30
+    assert sum(len(cell.source) for cell in prose) >= sum(len(cell.source) for cell in code)
+    assert (FOLDER / f"{name}.ipynb").stat().st_size <= 300_000
+    assert "widgets" not in book.metadata and "papermill" not in book.metadata
+    assert all(output.output_type != "error" and output.get("name") != "stderr" for cell in code for output in cell.outputs)
+    assert all(cell.execution_count for cell in code), "outputs are committed: miniclip run --update"
+    everything = "\n".join(cell.source for cell in prose)
+    assert "if it fails" in everything.lower() and "next" in prose[-1].source.lower()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_exercises_have_a_stub_and_a_check(name):
+    cells = [cell for cell in read(name).cells if cell.cell_type == "code"]
+    stubs = [cell for cell in cells if "exercise" in cell.metadata.get("tags", [])]
+    checks = [cell for cell in cells if "check" in cell.metadata.get("tags", [])]
+    assert len(stubs) == len(checks) >= 2
+    assert all("NotImplementedError" in cell.source for cell in stubs)
+    assert all(re.search(r"checks\.check\(\"\d\d\.\w+\"", cell.source) for cell in checks)
+
+
+def test_the_setup_cell_is_three_lines_and_the_same_everywhere():
+    cells = {next(cell.source for cell in read(name).cells if cell.cell_type == "code") for name in NOTEBOOKS}
+    assert len(cells) == 1 and len(lines(cells.pop())) == 3
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_parameters_are_literals_and_the_offline_profile_is_the_notebook(name):
+    cell = next(cell for cell in read(name).cells if "parameters" in cell.metadata.get("tags", []))
+    found = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)}
+    profiles = load_profiles()[name]
+    assert (profiles.get("offline") or {}).get("parameters", {}).items() <= found.items()
+    for profile in ("smoke", "online"):
+        assert profile in profiles and set((profiles[profile] or {}).get("parameters", {})) <= set(found)
+    assert profiles["results"] and all(low < high for low, high in profiles["results"].values())
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_figures_are_committed_and_listed(name):
+    source = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "code")
+    figures = re.findall(r"save_figure\([^\"]*\"(\d\d_\w+)\"", source)
+    listed = (ROOT / "figures" / "index.md").read_text(encoding="utf8")
+    assert figures
+    for figure in figures:
+        assert figure[:2] == name[:2] and (ROOT / "figures" / f"{figure}.png").is_file() and f"({figure}.png)" in listed
+
+
+def test_result_names_are_unique_over_the_series():
+    names = [result for entry in load_profiles().values() for result in entry["results"]]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_links_to_files_lead_somewhere(name):
+    for cell in read(name).cells:
+        if cell.cell_type == "markdown":
+            for target in re.findall(r"\]\((?!http|#|attachment:)([^)\s]+)\)", cell.source):
+                assert (FOLDER / pathlib.Path(target.split("#")[0])).exists(), target
