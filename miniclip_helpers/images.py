@@ -155,13 +155,14 @@ def stack_pixels(images, size):
     return torch.from_numpy(np.stack([frame.pixels(image) for image in images])).permute(0, 3, 1, 2).contiguous()
 
 
-def augment(pixels, generator, rotation=0.25, scale=0.2, shift=0.08, colour=0.3, flip=0.5):
+def augment(pixels, generator, rotation=0.25, scale=0.2, shift=0.08, colour=0.3, flip=0.5, hue=0.0, wobble=0.0):
     """Random flip, rotation, zoom, shift and colour, each picture its own. uint8 (B, 3, H, W) in, float in [0, 1] out.
 
     rotation: radians either way. scale, shift: fractions either way. colour: contrast per channel either way. flip: probability.
+    hue: radians either way around the grey axis. wobble: how far a coarse grid of points is pulled, in half sides of the picture.
     Works on pixels; normalise afterwards (colour jitter on normalised values would treat the mean colour as black).
     """
-    batch = len(pixels)
+    batch, functional = len(pixels), torch.nn.functional
 
     def draw(*shape):
         return torch.rand(*shape, generator=generator) * 2 - 1
@@ -170,8 +171,21 @@ def augment(pixels, generator, rotation=0.25, scale=0.2, shift=0.08, colour=0.3,
     mirror = torch.where(torch.rand(batch, generator=generator) < flip, -1.0, 1.0)
     theta = torch.stack([zoom * angle.cos() * mirror, -zoom * angle.sin(), draw(batch) * shift * 2,
                          zoom * angle.sin() * mirror, zoom * angle.cos(), draw(batch) * shift * 2], 1).view(batch, 2, 3)
-    grid = torch.nn.functional.affine_grid(theta, list(pixels.shape), align_corners=False)
+    grid = functional.affine_grid(theta, list(pixels.shape), align_corners=False)
+    if wobble:
+        pulls = functional.interpolate(draw(batch, 2, 4, 4) * wobble, size=pixels.shape[2:], mode="bicubic", align_corners=True)
+        grid = grid + pulls.permute(0, 2, 3, 1)
     inverted = 1 - pixels.float() / 255  # so that what comes in from outside is white, not black
-    moved = 1 - torch.nn.functional.grid_sample(inverted, grid, align_corners=False)
+    moved = 1 - functional.grid_sample(inverted, grid, align_corners=False)
+    if hue:
+        moved = turn_hue(moved, draw(batch) * hue)
     moved = (moved - 0.5) * (1 + draw(batch, 3, 1, 1) * colour) + 0.5 + draw(batch, 3, 1, 1) * colour / 3
     return moved.clamp(0, 1)
+
+
+def turn_hue(pixels, angle):
+    """Turn the colours of (B, 3, H, W) around the grey axis, each picture by its angle (B,) in radians; a third of a circle makes red green."""
+    cosine, sine = angle.cos(), angle.sin() / 3**0.5
+    rest = (1 - cosine) / 3
+    rows = [cosine + rest, rest - sine, rest + sine, rest + sine, cosine + rest, rest - sine, rest - sine, rest + sine, cosine + rest]
+    return torch.einsum("bij,bjhw->bihw", torch.stack(rows, 1).view(-1, 3, 3), pixels)

@@ -31,13 +31,17 @@ def new_figure(rows=1, columns=1, height=3.2, width=WIDTH, **options):
         return figure, figure.subplots(rows, columns, **options)
 
 
-def to_png(figure, dpi=100):
-    """The figure as PNG bytes: what a widget shows. Notebooks show a figure by themselves, as `Figure` has a rich display."""
+def to_png(figure, dpi=100, colours=None):
+    """The figure as PNG bytes. colours: at most so many, which makes the file three times smaller and keeps notebooks light."""
     import matplotlib
+    from PIL import Image
 
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    if colours:
+        small = Image.open(buffer).convert("RGB").quantize(colours)
+        small.save(buffer := io.BytesIO(), format="PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -51,9 +55,9 @@ class Picture:
         return {"image/png": self.png, "text/plain": f"[figure: {self.alt}]"}
 
 
-def show(figure, alt="", dpi=80):
+def show(figure, alt="", dpi=100):
     """The figure as a `Picture` to end a cell with."""
-    return Picture(to_png(figure, dpi), alt)
+    return Picture(to_png(figure, dpi, colours=256), alt)
 
 
 def save_figure(figure, name, caption, alt, data=None):
@@ -115,7 +119,7 @@ def similarity_matrix(matrix, column_labels, row_images=None, row_labels=None, t
 def similarity_matrices(matrices, titles, column_labels, row_images, mark=()):
     """Several matrices of the same pictures and captions side by side, each with colours of its own. mark: (R,) as in `similarity_matrix`."""
     rows, columns = np.shape(matrices[0])
-    figure, panels = new_figure(1, len(matrices), height=0.36 * rows + 1.7, squeeze=False)
+    figure, panels = new_figure(1, len(matrices), height=0.42 * rows + 2, squeeze=False)
     for axes, matrix, title in zip(panels[0], matrices, titles, strict=True):
         matrix = np.asarray(matrix, dtype=float)
         axes.imshow(matrix, cmap="viridis", aspect="auto")
@@ -124,10 +128,9 @@ def similarity_matrices(matrices, titles, column_labels, row_images, mark=()):
             axes.text(column, row, f"{matrix[row, column]:.2f}", ha="center", va="center", fontsize=7, color="black" if light else "white")
         for row, column in enumerate(mark):
             axes.add_patch(_frame(column, row))
-        axes.set_xticks(range(columns), [_short(label, 22) for label in column_labels], rotation=40, ha="right", fontsize=8)
-        axes.set_yticks([])
+        axes.set_xticks(range(columns), [_short(label, 30) for label in column_labels], rotation=55, ha="right", fontsize=8)
+        axes.set(yticks=[], title=title)
         axes.grid(False)
-        axes.set_title(title)
     _row_pictures(panels[0, 0], row_images)
     return figure
 
@@ -286,11 +289,11 @@ def _pipeline_matrix(axes, similarity, corner, cell):
 
 def _pipeline_uses(axes, x, top, height):
     """Three cards at the right: what the matrix is for."""
-    cards = [("Train", "the framed pairs must\nwin their row and column", PALETTE["red"]), ("Classify", "along a row: the words\nthat fit this picture", PALETTE["blue"]),
-             ("Search", "down a column: the picture\nthat fits these words", PALETTE["orange"])]
+    cards = {"Train": "the framed pairs must\nwin their row and column", "Classify": "along a row: the words\nthat fit this picture",
+             "Search": "down a column: the picture\nthat fits these words"}
     step = height / len(cards)
-    for number, (title, text, colour) in enumerate(cards):
-        y = top + number * step + 4
+    for number, (title, text) in enumerate(cards.items()):
+        y, colour = top + number * step + 4, PALETTE[("red", "blue", "orange")[number]]
         axes.plot([x, x], [y, y + step - 10], color=colour, linewidth=4, solid_capstyle="round")
         axes.text(x + 9, y + 1, title, fontsize=10.5, fontweight="bold", va="top", color=colour)
         axes.text(x + 9, y + 17, text, fontsize=8.5, va="top", linespacing=1.25)

@@ -154,10 +154,11 @@ def writing_folder(path):
 
 
 def progress(iterable, description, total=None):
-    """Wrap an iterable in a progress bar that appears after two seconds; none where MINICLIP_PROGRESS=0."""
+    """Wrap an iterable in a progress bar that appears after two seconds, in a terminal or a notebook; none where MINICLIP_PROGRESS=0."""
     from tqdm.auto import tqdm
 
-    hidden = os.environ.get("MINICLIP_PROGRESS", "1") == "0"
+    watched = "ipykernel" in sys.modules or sys.stderr.isatty()
+    hidden = os.environ.get("MINICLIP_PROGRESS", "1") == "0" or not watched
     return tqdm(iterable, desc=description, total=total, delay=2, disable=hidden, leave=False)
 
 

@@ -80,7 +80,11 @@ class ClipTokenizer:
 
     def __call__(self, texts):
         """Captions (list of str) to (B, 77) long; longer captions are cut, and keep their end token."""
-        import clip
+        import warnings
+
+        with warnings.catch_warnings():  # on import clip warns of pkg_resources, which no learner can mend
+            warnings.simplefilter("ignore", UserWarning)
+            import clip
 
         return clip.tokenize(list(texts), truncate=True).long()
 

@@ -41,7 +41,67 @@ class LinearHead(Head):
         return (features - self.mean) @ self.weight
 
 
-HEADS = {head.kind: head for head in (Identity, LinearHead)}
+class BlockHead(Head):
+    """One linear map over several blocks of features, each block made comparable first.
+
+    Every block is rooted, sign(x) * sqrt(|x|), which tames the few loud channels, and brought to unit length; then
+    (blocks - mean) @ weight. widths: the blocks' widths, in order. rooted: False leaves the root out, as texts need.
+    """
+
+    kind = "blocks"
+
+    def __init__(self, widths, dim, rooted=True):
+        super().__init__(widths=list(widths), dim=dim, rooted=rooted)
+        self.register_buffer("mean", torch.zeros(sum(widths)))
+        self.weight = nn.Parameter(torch.randn(sum(widths), dim) * sum(widths) ** -0.5)
+
+    def blocks(self, features):
+        """(B, sum of widths): the features as `mean` and `weight` see them."""
+        if self.options["rooted"]:
+            features = features.sign() * features.abs().sqrt()
+        return torch.cat([nn.functional.normalize(block, dim=-1) for block in features.split(self.options["widths"], dim=-1)], dim=-1)
+
+    def forward(self, features):
+        return (self.blocks(features) - self.mean) @ self.weight
+
+
+class ConseHead(Head):
+    """Class logits (B, classes) to the mean of the classes' text vectors, weighted by softmax(logits / temperature).
+
+    `weight` (classes, dim) holds one text vector per class. Source: Norouzi et al. 2014, ConSE.
+    """
+
+    kind = "conse"
+
+    def __init__(self, classes, dim, temperature=1.0):
+        super().__init__(classes=classes, dim=dim, temperature=temperature)
+        self.weight = nn.Parameter(torch.randn(classes, dim) * classes**-0.5)
+
+    def forward(self, features):
+        return (features / self.options["temperature"]).softmax(-1) @ self.weight
+
+
+class ConcatHead(Head):
+    """Several heads side by side: unit vectors times sqrt(share). The dot product of two such rows is the mean of the parts'
+    cosines, weighted by their shares.
+
+    parts: one {"kind", "options", "columns": [first, after], "share"} per head; columns say which features it sees.
+    """
+
+    kind = "concat"
+
+    def __init__(self, parts):
+        super().__init__(parts=parts)
+        self.heads = nn.ModuleList(build_head(part["kind"], part["options"]) for part in parts)
+
+    def forward(self, features):
+        rows = []
+        for head, part in zip(self.heads, self.options["parts"], strict=True):
+            rows.append(part["share"] ** 0.5 * nn.functional.normalize(head(features[..., slice(*part["columns"])]), dim=-1))
+        return torch.cat(rows, dim=-1)
+
+
+HEADS = {head.kind: head for head in (Identity, LinearHead, BlockHead, ConseHead, ConcatHead)}
 
 
 def build_head(kind, options):

@@ -37,6 +37,7 @@ def save_model(model, folder, extra=None):
 
     folder = pathlib.Path(folder)
     save_file(model_state(model), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone, and a model is to be shared
     config = model_config(model) | (extra or {})
     (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
 

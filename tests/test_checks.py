@@ -1,0 +1,125 @@
+"""The machinery of the exercises: nothing a learner writes may raise, and what is shown is escaped."""
+
+import math
+
+import pytest
+
+from miniclip_helpers import checks
+from miniclip_helpers.checks import core
+from miniclip_helpers.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def fresh_session(monkeypatch):
+    monkeypatch.setattr(checks, "_state", {})
+    monkeypatch.setattr(checks, "_opened", {})
+
+
+def right(a, b):
+    return sum(a * b) / math.sqrt(sum(a * a) * sum(b * b))
+
+
+def breaks(a, b):
+    total = 0
+    return a[0] / total[1]
+
+
+@pytest.mark.parametrize("answer", [None, 3, "cosine", [1.0], object()])
+def test_an_answer_that_is_no_function_is_told_so(answer):
+    verdict = checks.check("00.cosine", answer)
+    assert not verdict.passed and "Expected a function" in verdict.message
+
+
+def test_a_crash_is_reported_with_its_line():
+    verdict = checks.check("00.cosine", breaks)
+    assert not verdict.passed and verdict.attempted
+    assert "line 3" in verdict.message and "total[1]" in verdict.message and "TypeError" in verdict.message
+
+
+def test_wrong_arguments_are_reported_as_the_call():
+    assert "at the call" in checks.check("00.cosine", lambda a: 1.0).message
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), RecursionError("deep"), Exception(), AssertionError("<b>")])
+def test_nothing_a_learner_raises_comes_through(error):
+    def answer(a, b):
+        raise error
+
+    assert type(error).__name__ in checks.check("00.cosine", answer).message
+
+
+@pytest.mark.parametrize("value", ["text", {"a": 1}, {1, 2}, [[1], [1, 2]], [], float("nan"), float("inf"), 1j, range, b"", True])
+@pytest.mark.parametrize("name", ["00.cosine", "00.best_five", "01.l2_normalise", "01.logits", "01.clip_loss", "01.multi_positive_target"])
+def test_odd_values_are_wrong_and_never_raise(name, value):
+    verdict = checks.check(name, lambda *inputs: value)
+    assert not verdict.passed and verdict.attempted and verdict.message
+
+
+def test_a_learner_cannot_change_the_inputs():
+    """An answer that works in place is judged by what it returns, under the same inputs that the expected value has."""
+
+    def in_place(features):
+        features /= features.norm(dim=-1, keepdim=True)
+        return features
+
+    assert checks.check("01.l2_normalise", in_place).passed
+
+
+def test_inputs_are_fresh_each_time_and_fixed_by_a_seed():
+    seen = []
+
+    def answer(a, b):
+        seen.append(tuple(a))
+        return right(a, b)
+
+    for seed in (None, None, 5, 5):
+        assert checks.check("00.cosine", answer, seed=seed).passed
+    assert seen[0] != seen[4] and seen[8] == seen[12] and len(set(seen[:4])) == 4
+
+
+def test_a_verdict_shows_itself_escaped():
+    verdict = core.Verdict(False, "found <script>alert(1)</script> & more", True, "00.cosine")
+    assert "<script>" not in verdict._repr_html_() and "&lt;script&gt;" in verdict._repr_html_()
+    assert repr(verdict) == "00.cosine: not yet. found <script>alert(1)</script> & more"
+    assert not verdict and core.Verdict(True, "Right.")
+
+
+def test_hints_open_one_after_another():
+    texts = [repr(checks.hint("01.clip_loss")) for _ in range(4)]
+    assert "hint 1 of 3" in texts[0] and "hint 2 of 3" in texts[1] and "hint 3 of 3" in texts[2] and texts[3] == texts[2]
+    assert "solution" not in texts[0] and "checks.solution('01.clip_loss')" in texts[2]
+
+
+def test_a_solution_shows_code_that_passes():
+    note = checks.solution("00.cosine")
+    space = {"np": __import__("numpy")}
+    exec(note.code, space)  # noqa: S102
+    assert checks.check("00.cosine", space["cosine"]).passed and note.text in repr(note) and "<pre" in note._repr_html_()
+
+
+def test_progress_counts_what_passed():
+    assert "0 of" in checks.progress().title
+    checks.check("00.cosine", breaks)
+    checks.check("00.best_five", lambda scores: [place for _, place in sorted(zip(-scores, range(len(scores)), strict=True))][:5])
+    report = repr(checks.progress())
+    points = sum(item.points for item in checks.exercises().values())
+    assert f"1 of {points} points" in report
+    assert [line.split()[0] for line in report.splitlines() if "00." in line] == ["not", "passed"]
+
+
+def test_what_passed_once_stays_passed():
+    checks.check("00.cosine", right)
+    checks.check("00.cosine", breaks)
+    assert checks.progress().title.startswith("1 of")
+
+
+def test_an_unknown_exercise_names_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 00.cosine"):
+        checks.check("00.cosin", right)
+
+
+def test_every_exercise_says_what_it_needs():
+    for name, item in checks.exercises().items():
+        assert name == item.id and item.points >= 1 and 1 <= item.minutes <= 30 and item.needs and item.explanation and item.title
+        assert len(set(item.hints)) == len(item.hints) <= 3
+        assert checks.solution(name).code.startswith("def "), name
