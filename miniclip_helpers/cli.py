@@ -13,7 +13,8 @@ EXAMPLES = {
     "run": ["miniclip run", "miniclip run 04 --profile smoke", "miniclip run --jobs 2"],
     "train": ["miniclip train --data photos/ --out runs/mine", "miniclip train --data photos/ --split split.json --seed 1 --out runs/mine"],
     "train-mini": ["miniclip train-mini --out build/mini"],
-    "evaluate": ["miniclip evaluate --model mini --data photos/", "miniclip evaluate --model runs/mine --data photos/ --split runs/mine/split.json --part test --json scores.json"],
+    "evaluate": ["miniclip evaluate --model mini --data photos/",
+                 "miniclip evaluate --model runs/mine --data photos/ --split runs/mine/split.json --part test --json scores.json"],
     "zero-shot": ["miniclip zero-shot --labels cat,dog,teapot cat.jpg", "miniclip zero-shot --labels cat,dog --template 'a drawing of a {}' *.png"],
     "index": ["miniclip index photos/ --out photos.index", "miniclip index stamps --out stamps.index"],
     "search": ["miniclip search stamps.index 'a red fruit'", "miniclip search stamps.index --image cat.jpg -k 10", "miniclip search stamps.index"],
@@ -36,7 +37,8 @@ def add_data(parser):
 
 
 def add_model(parser):
-    parser.add_argument("--model", default="mini", metavar="M", help="mini (default), a folder that train wrote, or a CLIP on the hub such as openai/clip-vit-base-patch32")
+    parser.add_argument("--model", default="mini", metavar="M",
+                        help="mini (default), a folder that train wrote, or a CLIP on the hub such as openai/clip-vit-base-patch32")
 
 
 def add_json(parser):
@@ -47,13 +49,25 @@ def build_parser():
     parser = argparse.ArgumentParser(prog="miniclip", description="Learn CLIP by building it: run the series, train, evaluate, search your photos.")
     parser.add_argument("--version", action="version", version=f"miniclip {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (add_series, add_training, add_use):
+        add(commands)
+    return parser
 
+
+def add_series(commands):
+    """The commands around the series: run, doctor, badges."""
     run = command(commands, "run", run_series, "run the notebooks of the series")
     run.add_argument("names", nargs="*", metavar="NAME", help="notebooks, like 04 or 04_train_from_scratch; all by default")
     run.add_argument("--profile", default="offline", help="offline (default), smoke (seconds, to see that all works) or online (the real CLIP)")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once (default 1)")
     run.add_argument("--update", action="store_true", help="write outputs and figures back into notebooks/ and figures/")
+    add_json(command(commands, "doctor", examine, "look this machine over"))
+    badges = command(commands, "badges", rewrite_badges, "put the repository's address into badges and setup cells")
+    badges.add_argument("--from-git", action="store_true", help="take it from the git remote origin instead of pyproject.toml")
 
+
+def add_training(commands):
+    """The commands that make a model: train, train-mini."""
     train = command(commands, "train", train_model, "train heads on your pictures and captions")
     add_data(train)
     train.add_argument("--out", required=True, metavar="RUN", type=pathlib.Path, help="the folder to write the model to")
@@ -72,6 +86,9 @@ def build_parser():
     mini.add_argument("--seed", type=int, default=0)
     add_json(mini)
 
+
+def add_use(commands):
+    """The commands that use one: evaluate, zero-shot, index, search."""
     evaluate = command(commands, "evaluate", evaluate_model, "measure retrieval in both directions, with intervals and chance")
     add_model(evaluate)
     add_data(evaluate)
@@ -84,7 +101,8 @@ def build_parser():
     zero = command(commands, "zero-shot", zero_shot, "name pictures by labels of your own")
     add_model(zero)
     zero.add_argument("--labels", required=True, metavar="a,b,c")
-    zero.add_argument("--template", action="append", metavar="T", help="a sentence with {} for the label; may be given several times (default 'a photo of a {}.')")
+    zero.add_argument("--template", action="append", metavar="T",
+                      help="a sentence with {} for the label; may be given several times (default 'a photo of a {}.')")
     zero.add_argument("photos", nargs="+", metavar="PHOTO")
     add_json(zero)
 
@@ -103,12 +121,6 @@ def build_parser():
     search.add_argument("-k", type=int, default=5, metavar="K", help="how many answers (default 5)")
     search.add_argument("--figure", type=pathlib.Path, metavar="FILE", help="draw the answers into this PNG")
     add_json(search)
-
-    doctor = command(commands, "doctor", examine, "look this machine over")
-    add_json(doctor)
-    badges = command(commands, "badges", rewrite_badges, "put the repository's address into badges and setup cells")
-    badges.add_argument("--from-git", action="store_true", help="take it from the git remote origin instead of pyproject.toml")
-    return parser
 
 
 def write_json(file, value):
@@ -179,10 +191,10 @@ def chosen_part(dataset, args):
         return dataset.select(parts[part])
     if args.images_from:
         try:
-            names = [line.strip() for line in args.images_from.read_text(encoding="utf8").splitlines() if line.strip()]
+            lines = args.images_from.read_text(encoding="utf8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"'{args.images_from}' cannot be read as a list of image names: {error}") from error
-        return dataset.select(names)
+        return dataset.select([line.strip() for line in lines if line.strip()])
     return dataset
 
 
@@ -204,13 +216,10 @@ def zero_shot(args):
 
 
 def index_photos(args):
-    from .index import KINDS
+    from .index import check_kind
     from .search import index_dataset
 
-    if args.kind not in ("auto", *KINDS):
-        from .errors import unknown
-
-        raise unknown("index kind", args.kind, ["auto", *KINDS])
+    check_kind(args.kind)  # before anything is encoded
     index = index_dataset(load_data(args.data, args.skip_problems), args.model, args.kind)
     index.save(args.out)
     print(f"{index!r}: {args.out}\nnext: miniclip search {args.out} \"a red fruit\"")
@@ -242,7 +251,8 @@ def answer(index, query, hits, args):
     if args.figure:
         from . import plots, runtime, search
 
-        figure = plots.image_grid([search.picture_of(index, hit.name) for hit in hits], [f"{hit.score:.2f} {pathlib.Path(hit.name).stem}" for hit in hits], title=str(query))
+        titles = [f"{hit.score:.2f} {pathlib.Path(hit.name).stem}" for hit in hits]
+        figure = plots.image_grid([search.picture_of(index, hit.name) for hit in hits], titles, title=str(query))
         with runtime.writing(args.figure) as path:
             path.write_bytes(plots.to_png(figure, dpi=150))
         print(f"drawn: {args.figure}")

@@ -69,8 +69,7 @@ def _rows(values, what):
 def build_index(embeddings, names, kind="auto", about=None):
     """An `Index` of embeddings (N, D), unit rows, under N unique names. kind: "flat", "hnsw", "ivfpq" or "auto"."""
     vectors = _rows(embeddings, "embeddings")
-    if kind != "auto" and kind not in KINDS:
-        raise unknown("index kind", kind, ["auto", *KINDS])
+    check_kind(kind)
     if len(names) != len(vectors):
         raise UsageError(f"expected one name per vector, found {len(names)} names and {len(vectors)} vectors")
     if len(set(names)) != len(names):
@@ -79,6 +78,12 @@ def build_index(embeddings, names, kind="auto", about=None):
     searcher = _searcher(kind, vectors)
     searcher.add(vectors)
     return Index(searcher, names, kind, about)
+
+
+def check_kind(kind):
+    """Raise a `UsageError` that names the nearest kind for an unknown one."""
+    if kind not in ("auto", *KINDS):
+        raise unknown("index kind", kind, ["auto", *KINDS])
 
 
 def _searcher(kind, vectors):

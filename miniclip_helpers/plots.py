@@ -16,7 +16,8 @@ WIDTH = 7.2  # inches: 600 px wide pages show it without shrinking the letters
 STYLE = {"font.size": 10, "font.family": "DejaVu Sans", "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False,
          "axes.grid": True, "grid.alpha": 0.25, "axes.axisbelow": True, "figure.dpi": 100, "savefig.dpi": 200, "legend.frameon": False,
          "svg.hashsalt": "miniclip", "figure.facecolor": "white", "axes.facecolor": "white"}
-INDEX_HEAD = "# Figures\n\nEach figure, the notebook that draws it, its caption and its alternative text.\n\n| figure | notebook | caption | alternative text |\n|---|---|---|---|\n"
+INDEX_HEAD = ("# Figures\n\nEach figure, the notebook that draws it, its caption and its alternative text.\n\n"
+              "| figure | notebook | caption | alternative text |\n|---|---|---|---|\n")
 
 
 def new_figure(rows=1, columns=1, height=3.2, width=WIDTH, **options):
@@ -125,7 +126,7 @@ def similarity_matrices(matrices, titles, column_labels, row_images, mark=()):
         axes.imshow(matrix, cmap="viridis", aspect="auto")
         for row, column in np.ndindex(rows, columns):
             light = matrix[row, column] > matrix.min() + 0.6 * np.ptp(matrix)
-            axes.text(column, row, f"{matrix[row, column]:.2f}", ha="center", va="center", fontsize=7, color="black" if light else "white")
+            axes.text(column, row, f"{matrix[row, column].round(2) + 0:.2f}", ha="center", va="center", fontsize=7, color="black" if light else "white")
         for row, column in enumerate(mark):
             axes.add_patch(_frame(column, row))
         axes.set_xticks(range(columns), [_short(label, 30) for label in column_labels], rotation=55, ha="right", fontsize=8)
@@ -281,7 +282,7 @@ def _pipeline_matrix(axes, similarity, corner, cell):
     axes.imshow(similarity, extent=(left, left + count * cell, top + count * cell, top), aspect="auto", cmap="viridis", vmin=low, vmax=high, zorder=2)
     for row, column in np.ndindex(count, count):
         shade = (similarity[row, column] - low) / max(high - low, 1e-9)
-        axes.text(left + (column + 0.5) * cell, top + (row + 0.5) * cell, f"{similarity[row, column]:.2f}", ha="center", va="center", fontsize=8,
+        axes.text(left + (column + 0.5) * cell, top + (row + 0.5) * cell, f"{similarity[row, column].round(2) + 0:.2f}", ha="center", va="center", fontsize=8,
                   color="black" if shade > 0.6 else "white", zorder=3)
     for row in range(count):
         axes.add_patch(Rectangle((left + row * cell + 1, top + row * cell + 1), cell - 2, cell - 2, fill=False, edgecolor=PALETTE["red"], linewidth=2.2, zorder=4))

@@ -129,7 +129,8 @@ def _transformers(name):
     def features(output):
         return output if torch.is_tensor(output) else output.pooler_output
 
-    image = (lambda pictures: processor(images=list(pictures), return_tensors="pt")["pixel_values"], lambda batch: features(net.get_image_features(pixel_values=batch)))
+    image = (lambda pictures: processor(images=list(pictures), return_tensors="pt")["pixel_values"],
+             lambda batch: features(net.get_image_features(pixel_values=batch)))
     text = (lambda texts: dict(tokenizer(list(texts), padding=padding, truncation=True, max_length=config.max_position_embeddings, return_tensors="pt")),
             lambda batch: features(net.get_text_features(**batch)))
     width = getattr(net.config, "projection_dim", None) or config.projection_size

@@ -24,6 +24,8 @@ def ink(png):
     lambda: plots.image_grid([picture(n) for n in range(7)], list("abcdefg"), colours=["green"] * 7),
     lambda: plots.curves({"loss": ([1, 2, 3], [3, 2, 1])}, "step", "loss", chance={"log N": 3.0}, bands={"loss": ([2, 1, 0], [4, 3, 2])}),
     lambda: plots.bars({"ours": {"R@1": 0.4, "R@5": 0.7}, "random": {"R@1": 0.1, "R@5": 0.2}}, "share", intervals={"ours": {"R@1": (0.3, 0.5), "R@5": (0.6, 0.8)}}, chance=0.03),
+    lambda: plots.similarity_matrices([np.eye(3), np.ones((3, 3)) / 3], ["before", "after"], list("abc"), [picture(n) for n in range(3)], mark=range(3)),
+    lambda: plots.pipeline_drawing([picture(n) for n in range(4)], list("abcd"), np.eye(4), np.eye(4), np.eye(4)),
 ])
 def test_every_kind_of_figure_has_ink(figure):
     share, (height, width) = ink(plots.to_png(figure(), dpi=60))

@@ -33,7 +33,7 @@ class ColourWords(MeanColour):
 
     def prepare(self, texts):
         found = [[COLOURS[word] for word in text.split() if word in COLOURS] for text in texts]
-        return torch.tensor([np.sum([(1e-3,) * 3, *rows], 0) for rows in found], dtype=torch.float32)
+        return torch.tensor(np.array([np.sum([(1e-3,) * 3, *rows], 0) for rows in found]), dtype=torch.float32)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Heads on locked towers: the features are computed once, the heads come in closed form, their shrinkage is chosen on validation.
 
 Where both towers are those of `mini`, its own heads stay beside the fitted ones, as a third of the cosine: they know things that
-some hundred photos cannot teach. On held-out photos that gave 1.5 to 2.8 points over the fitted heads alone.
+some hundred photos cannot teach. On validation photos that gave 1.2 to 2.8 points (mean of R@1 and MRR) over the fitted heads alone.
 """
 
 import dataclasses
@@ -96,7 +96,7 @@ def fit_closed_form(image_tower, text_tower, train, val=None, image_shrinks=IMAG
     for image_shrink, text_shrink in [(a, b) for a in image_shrinks for b in text_shrinks][: None if val else 1]:
         heads = block_heads(canonical_maps(statistics, image_shrink, text_shrink), widths, text_tower.width)
         if extra:
-            heads = [beside(head, other, tower.width, MINI_SHARE) for head, other, tower in zip(heads, extra, (image_tower, text_tower))]
+            heads = [beside(head, other, tower.width, MINI_SHARE) for head, other, tower in zip(heads, extra, (image_tower, text_tower), strict=True)]
         model = TwoTowers(image_tower, text_tower, *heads).eval()
         part = val or train
         cosines = similarity(model, part)
@@ -104,7 +104,8 @@ def fit_closed_form(image_tower, text_tower, train, val=None, image_shrinks=IMAG
         with torch.no_grad():
             model.log_logit_scale.fill_(torch.tensor(scale).log())
         found = measure(cosines, val.owner) if val else {"score": 0.0}
-        rows.append({"stage": "closed form", "step": len(rows), "image_shrink": image_shrink, "text_shrink": text_shrink, "loss": loss, "logit_scale": scale} | found)
+        setting = {"image_shrink": image_shrink, "text_shrink": text_shrink, "loss": loss, "logit_scale": scale}
+        rows.append({"stage": "closed form", "step": len(rows)} | setting | found)
         if best is None or found["score"] > best[0]:
             best = found["score"], len(rows) - 1, model
     return best[2], [row | {"best": place == best[1]} for place, row in enumerate(rows)]

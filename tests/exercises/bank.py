@@ -8,7 +8,7 @@ SEEDS = range(5)
 
 
 def cases(bank):
-    """The parameters of `judge` for a bank {exercise id: {"right": [functions], "wrong": [(words of the hint, function)]}}.
+    """The parameters of `check_verdict` for a bank {exercise id: {"right": [functions], "wrong": [(words of the hint, function)]}}.
 
     The reference and the stub are added to each exercise; fewer than one other right answer or four wrong ones is an error.
     """
@@ -25,7 +25,7 @@ def _stub(*inputs):
     raise NotImplementedError("your turn")
 
 
-def judge(name, answer, words):
+def check_verdict(name, answer, words):
     """Assert the verdict under each seed: passed where `words` is None, not attempted for "stub", else a hint that holds `words`."""
     for seed in SEEDS:
         verdict = checks.check(name, answer, seed=seed)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from bank import cases, judge
+from bank import cases, check_verdict
 
 
 def crash(a, b):
@@ -55,4 +55,4 @@ BANK = {
 
 @pytest.mark.parametrize("name, answer, words", cases(BANK))
 def test_bank(name, answer, words):
-    judge(name, answer, words)
+    check_verdict(name, answer, words)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from bank import cases, judge
+from bank import cases, check_verdict
 
 
 def unit(x, dim=-1):
@@ -126,7 +126,7 @@ BANK = {
 
 @pytest.mark.parametrize("name, answer, words", cases(BANK))
 def test_bank(name, answer, words):
-    judge(name, answer, words)
+    check_verdict(name, answer, words)
 
 
 def test_the_references_are_the_helpers():
