@@ -278,10 +278,8 @@ def rewrite_badges(args):
 
 def main(argv=None):
     """Run one command. Exit codes: 0 done, 1 failed, 2 wrong use."""
-    try:
+    if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf8", errors="replace")  # names of photos may hold any letter
-    except AttributeError:
-        pass
     args = build_parser().parse_args(argv)
     try:
         return args.call(args) or 0

@@ -259,8 +259,7 @@ def _place_picture(axes, picture, corner, side):
 
 def _stripe(axes, values, start, length, vertical):
     """An embedding as a stripe of coloured cells."""
-    values = np.asarray(values, dtype=float)[None]
-    x, y, half = start[0], start[1], 7
+    values, (x, y), half = np.asarray(values, dtype=float)[None], start, 7
     extent = (x - half, x + half, y + length, y) if vertical else (x, x + length, y + half, y - half)
     span = max(abs(values).max(), 1e-9)
     axes.imshow(values.T if vertical else values, extent=extent, aspect="auto", cmap="PuOr", vmin=-span, vmax=span, zorder=2)
