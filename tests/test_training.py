@@ -156,6 +156,13 @@ def test_the_seed_decides_what_starts_from_zero(tmp_path):
     assert all(torch.equal(a[key], b[key]) for key in a) and not torch.equal(a["image_head.weight"], c["image_head.weight"])
 
 
+def test_the_seed_draws_the_first_weights_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "fit", lambda *_: iter(()))  # no step is taken: what is saved is the start
+    for seed in (1, 2):
+        train_run(toy(), tmp_path / str(seed), **SMALL, seed=seed, val_size=0)
+    assert not torch.equal(state_of(tmp_path / "1")["image_head.weight"], state_of(tmp_path / "2")["image_head.weight"])
+
+
 def test_what_train_refuses(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear reader")
