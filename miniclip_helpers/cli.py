@@ -1,6 +1,7 @@
 """The command line, thin: each command is one call of the package. `miniclip COMMAND --help` shows examples."""
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -97,7 +98,6 @@ def add_use(commands):
     subset.add_argument("--split", type=pathlib.Path, metavar="FILE", help="JSON with lists of image names; --part says which")
     evaluate.add_argument("--part", metavar="PART", help="the part of the split (default test)")
     add_json(evaluate)
-
     zero = command(commands, "zero-shot", zero_shot, "name pictures by labels of your own")
     add_model(zero)
     zero.add_argument("--labels", required=True, metavar="a,b,c")
@@ -154,9 +154,10 @@ def train_model(args):
     from .training import train_run
 
     dataset = load_data(args.data, args.skip_problems)
+    finished = (args.out / "model.safetensors").is_file()  # then train_run has nothing to do, or refuses
     train_run(dataset, args.out, image_encoder=args.image_encoder, text_encoder=args.text_encoder, loss=args.loss, epochs=args.epochs,
               seed=args.seed, val_size=args.val_size, split=args.split, resume=args.resume)
-    print(f"model: {args.out}\nnext:  miniclip evaluate --model {args.out} --data {args.data}")
+    print(f"{'already finished, nothing was trained' if finished else 'trained'}: {args.out}\nnext:  miniclip evaluate --model {args.out} --data {args.data}")
 
 
 def train_mini(args):
@@ -182,19 +183,15 @@ def evaluate_model(args):
 
 def chosen_part(dataset, args):
     """The images that --images-from or --split and --part name; all of them otherwise."""
-    from .datasets import read_split
+    from .datasets import read_names, read_split
 
     if args.split:
         parts, part = read_split(args.split), args.part or "test"
-        if part not in parts:
-            raise UsageError(f"'{args.split}' has no part {part!r}; it has {', '.join(parts)}")
+        if not parts.get(part):
+            raise UsageError(f"'{args.split}' names no images under {part!r}; it has {', '.join(f'{p} ({len(n)})' for p, n in parts.items())}")
         return dataset.select(parts[part])
     if args.images_from:
-        try:
-            lines = args.images_from.read_text(encoding="utf8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"'{args.images_from}' cannot be read as a list of image names: {error}") from error
-        return dataset.select([line.strip() for line in lines if line.strip()])
+        return dataset.select(read_names(args.images_from))
     return dataset
 
 
@@ -216,10 +213,11 @@ def zero_shot(args):
 
 
 def index_photos(args):
-    from .index import check_kind
+    from .index import check_kind, check_target
     from .search import index_dataset
 
-    check_kind(args.kind)  # before anything is encoded
+    check_kind(args.kind)  # both before anything is encoded
+    check_target(args.out)
     index = index_dataset(load_data(args.data, args.skip_problems), args.model, args.kind)
     index.save(args.out)
     print(f"{index!r}: {args.out}\nnext: miniclip search {args.out} \"a red fruit\"")
@@ -235,28 +233,27 @@ def search_index(args):
     index = load_index(args.index)
     model = load_model(index.about.get("model", "mini"))
     search.check_model(index, model)
-    if args.image or args.query:
-        hits = search.search_image(index, model, args.image, args.k) if args.image else search.search_text(index, model, args.query, args.k)
+    if args.image is not None or args.query:
+        hits = search.search_image(index, model, args.image, args.k) if args.image is not None else search.search_text(index, model, args.query, args.k)
         answer(index, args.image or args.query, hits, args)
         return
     print(f"{len(index)} pictures. Type what to look for; an empty line ends.")
-    for line in iter(lambda: input("> ").strip(), ""):
-        answer(index, line, search.search_text(index, model, line, args.k), args)
+    with contextlib.suppress(EOFError):  # Ctrl-D, or the end of a pipe
+        for line in iter(lambda: input("> ").strip(), ""):
+            answer(index, line, search.search_text(index, model, line, args.k), args)
 
 
 def answer(index, query, hits, args):
     """Print the hits of one query; draw and write them where asked."""
     for place, hit in enumerate(hits, 1):
         print(f"{place:3}. {hit.score:.3f}  {hit.name}")
+    write_json(args.json, {"query": query, "hits": [{"name": hit.name, "score": hit.score} for hit in hits]})
     if args.figure:
         from . import plots, runtime, search
 
-        titles = [f"{hit.score:.2f} {pathlib.Path(hit.name).stem}" for hit in hits]
-        figure = plots.image_grid([search.picture_of(index, hit.name) for hit in hits], titles, title=str(query))
         with runtime.writing(args.figure) as path:
-            path.write_bytes(plots.to_png(figure, dpi=150))
+            path.write_bytes(plots.to_png(search.draw(index, hits, query), dpi=150))
         print(f"drawn: {args.figure}")
-    write_json(args.json, {"query": query, "hits": [{"name": hit.name, "score": hit.score} for hit in hits]})
 
 
 def examine(args):
@@ -286,12 +283,15 @@ def main(argv=None):
     except MiniclipError as error:
         print(f"miniclip: {error}", file=sys.stderr)
         return error.exit_code
-    except (KeyboardInterrupt, EOFError):
+    except KeyboardInterrupt:
         print("\nminiclip: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a disk or a folder that does not let us
+        print(f"miniclip: {error.filename or ''} {error.strerror or error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

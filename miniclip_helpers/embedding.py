@@ -24,15 +24,25 @@ class FeatureCache:
     def __init__(self, fingerprint, width, folder=None):
         self.width = width
         self.path = (runtime.cache_dir() if folder is None else folder) / "features" / f"{fingerprint}.sqlite"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._open()
-
-    def _open(self):
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connect()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise self._unwritable(error) from error
         except sqlite3.DatabaseError:
-            self.path.rename(self.path.with_suffix(f".damaged-{time.time_ns()}"))
-            self._connect()
+            self._begin_anew()
+
+    def _begin_anew(self):
+        """Set a damaged file aside and start an empty one."""
+        self.base.close()
+        for suffix in ("", "-wal", "-shm"):
+            file = self.path.with_name(self.path.name + suffix)
+            if file.exists():
+                file.rename(file.with_name(f"{file.name}.damaged-{time.time_ns()}"))
+        self._connect()
+
+    def _unwritable(self, error):
+        return MiniclipError(f"the feature cache in '{self.path.parent}' cannot be used ({error}); free some space, or set MINICLIP_CACHE to another folder")
 
     def _connect(self):
         self.base = sqlite3.connect(self.path, timeout=60)
@@ -45,7 +55,13 @@ class FeatureCache:
         found = {}
         for start in range(0, len(keys), 500):
             part = list(dict.fromkeys(keys[start : start + 500]))
-            rows = self.base.execute(f"SELECT key, value FROM features WHERE key IN ({','.join('?' * len(part))})", part)
+            try:
+                rows = self.base.execute(f"SELECT key, value FROM features WHERE key IN ({','.join('?' * len(part))})", part).fetchall()
+            except sqlite3.OperationalError as error:
+                raise self._unwritable(error) from error
+            except sqlite3.DatabaseError:
+                self._begin_anew()
+                return {}
             found |= {key: np.frombuffer(value, dtype=np.float32) for key, value in rows if len(value) == 4 * self.width}
         return found
 
@@ -56,8 +72,9 @@ class FeatureCache:
                 values = [(key, np.ascontiguousarray(value, dtype=np.float32).tobytes()) for key, value in rows.items()]
                 self.base.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
         except sqlite3.OperationalError as error:
-            raise MiniclipError(f"the feature cache in '{self.path.parent}' cannot be written ({error}); free some space, or set "
-                                "MINICLIP_CACHE to another folder") from error
+            raise self._unwritable(error) from error
+        except sqlite3.DatabaseError:
+            self._begin_anew()
 
     def close(self):
         self.base.close()
@@ -116,7 +133,7 @@ def _opened(dataset, pictures, rows, problems):
         try:
             return row, pictures[row] if dataset is None else dataset.image(row), None
         except ImageError as error:
-            return row, None, str(error)
+            return row, None, str(error) if dataset is None or dataset.names[row] in str(error) else f"{dataset.names[row]}: {error}"
 
     with ThreadPoolExecutor(4) as pool:
         for row, picture, problem in pool.map(open_one, rows):

@@ -34,6 +34,8 @@ def open_image(source):
             return _to_rgb(ImageOps.exif_transpose(image))
     except ImageError:
         raise
+    except Image.DecompressionBombError:  # Pillow's own limit, above ours
+        raise ImageError(f"{name} has more pixels than the {MAX_PIXELS // 10**6} million allowed; make it smaller first") from None
     except FileNotFoundError:
         raise ImageError(f"{name} does not exist; check the path") from None
     except IsADirectoryError:
@@ -86,6 +88,8 @@ def check_header(path):
                 _check_size(image, f"'{path}'")
     except ImageError:
         raise
+    except Image.DecompressionBombError:
+        raise ImageError(f"'{path}' has more pixels than the {MAX_PIXELS // 10**6} million allowed; make it smaller first") from None
     except Exception as error:
         empty = os.path.getsize(path) == 0
         raise ImageError(f"'{path}' {'is empty (0 bytes)' if empty else f'cannot be read as a picture ({_reason(error)})'}") from error

@@ -48,13 +48,16 @@ class Index:
         """Write index.faiss and index.json, whole or not at all."""
         import faiss
 
-        folder = pathlib.Path(folder)
-        if folder.exists() and not (folder / "index.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"'{folder}' exists and is no index; it is left as it is: name a new folder")
+        check_target(folder)
         with runtime.writing_folder(folder) as fresh:
             faiss.write_index(self.searcher, str(fresh / "index.faiss"))
             about = {"format": FORMAT, "kind": self.kind, "names": self.names, "about": self.about, "sha256": runtime.sha256(fresh / "index.faiss")}
             (fresh / "index.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+
+
+def check_target(folder):
+    """Raise a `UsageError` unless an index may be written to `folder`: it is absent, empty, or an index."""
+    runtime.check_replaceable(folder, ("index.faiss", "index.json"))
 
 
 def _rows(values, what):
@@ -116,11 +119,15 @@ def load_index(folder):
         about = json.loads((folder / "index.json").read_text(encoding="utf8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"'{folder}' holds no index; make one with: miniclip index PHOTOS --out {folder}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"'{folder}/index.json' is damaged: {error}; build the index again") from error
-    file = folder / "index.faiss"
-    if not isinstance(about, dict) or about.get("format") != FORMAT or not file.is_file():
+    file, kinds = folder / "index.faiss", {"names": list, "about": dict, "sha256": str, "kind": str}
+    whole = isinstance(about, dict) and all(isinstance(about.get(key), kind) for key, kind in kinds.items())
+    if not whole or about.get("format") != FORMAT or not file.is_file():
         raise ModelError(f"'{folder}' is not an index of the format {FORMAT}; build it again")
     if runtime.sha256(file) != about["sha256"]:
         raise ModelError(f"'{file}' is not the file that was saved (its sha256 differs); build the index again")
-    return Index(faiss.read_index(str(file)), about["names"], about["kind"], about["about"])
+    searcher = faiss.read_index(str(file))
+    if searcher.ntotal != len(about["names"]):
+        raise ModelError(f"'{folder}' holds {searcher.ntotal} vectors and {len(about['names'])} names; build the index again")
+    return Index(searcher, about["names"], about["kind"], about["about"])

@@ -25,6 +25,8 @@ def load_model(name):
     `ChecksumError` for weights that are not what they should be.
     """
     name = str(name)
+    if not name.strip():
+        raise unknown("model", name, FORMS)
     if name == "mini":
         return load_mini()
     if pathlib.Path(name).is_dir():
@@ -52,7 +54,7 @@ def _from_folder(folder):
         raise ModelError(f"'{folder}' holds no config.json; expected what miniclip train wrote, or a CLIP folder in the hub's format") from None
     except ValueError as error:
         raise ModelError(f"'{folder}/config.json' is not valid JSON: {error}") from error
-    return _transformers(str(folder)) if "model_type" in config else load_saved(folder)
+    return _transformers(str(folder)) if isinstance(config, dict) and "model_type" in config else load_saved(folder)
 
 
 class _ImageTower(Tower):
@@ -114,7 +116,7 @@ def _transformers(name):
 
     local = pathlib.Path(name).is_dir() or runtime.offline()
     if not pathlib.Path(name).is_dir() and not isinstance(try_to_load_from_cache(name, "config.json"), str):
-        need_network(name, "the hub's cache on this machine (HF_HOME)", f"hf download {name}")
+        need_network(f"no folder is called '{name}' here; as a model of the hub, {name}", "the hub's cache on this machine (HF_HOME)", f"hf download {name}")
         local = False
     try:
         net = AutoModel.from_pretrained(name, local_files_only=local, use_safetensors=True)

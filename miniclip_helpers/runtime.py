@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 
-from .errors import MiniclipError
+from .errors import MiniclipError, UsageError
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parent
@@ -111,20 +111,45 @@ def _sync(path):
 
 
 @contextlib.contextmanager
+def _told(path):
+    """Turn what the system says of an unwritable place into a `MiniclipError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise MiniclipError(f"'{path}' cannot be written ({error.strerror or error}); name a place that you may write to") from error
+
+
+def check_replaceable(folder, names):
+    """Raise a `UsageError` unless `folder` is absent, empty, or holds nothing but files called `names`: it may then be written."""
+    folder = pathlib.Path(folder)
+    with _told(folder):
+        if not folder.exists():
+            place = next(parent for parent in folder.absolute().parents if parent.exists())
+            if not place.is_dir() or not os.access(place, os.W_OK):
+                raise MiniclipError(f"'{folder}' cannot be written, because of '{place}'; name a place that you may write to")
+            return
+        held = {file.name for file in folder.iterdir()} if folder.is_dir() else {"a file"}
+    if not held <= set(names):
+        raise UsageError(f"'{folder}' holds something else ({', '.join(sorted(held - set(names))[:3])}); it is left as it is: name a new folder")
+
+
+@contextlib.contextmanager
 def writing(path):
     """Yield a temporary path beside `path`; when the block ends well the file is synced and renamed onto `path`.
 
     A reader sees the old file or the new one, never a part; when the block fails nothing is left behind.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=path.suffix)
+        os.close(handle)
     try:
         yield pathlib.Path(name)
-        os.chmod(name, 0o644)
-        _sync(name)
-        os.replace(name, path)
+        with _told(path):
+            os.chmod(name, 0o644)
+            _sync(name)
+            os.replace(name, path)
     except BaseException:
         pathlib.Path(name).unlink(missing_ok=True)
         raise
@@ -132,23 +157,28 @@ def writing(path):
 
 @contextlib.contextmanager
 def writing_folder(path):
-    """The same for a folder: yield an empty temporary folder, put it in the place of `path` when the block ends well."""
+    """The same for a folder: yield an empty temporary folder, put it in the place of `path` when the block ends well.
+
+    What stood at `path` is gone then: callers look first, with `check_replaceable`.
+    """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}."))
+    old = fresh.with_name(fresh.name + ".old")
     try:
         yield fresh
-        for file in fresh.rglob("*"):
-            _sync(file)
-        fresh.chmod(0o755)
-        old = None
-        if path.exists():
-            old = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            os.replace(path, old / path.name)
-        os.replace(fresh, path)
-        if old:
-            shutil.rmtree(old, ignore_errors=True)
+        with _told(path):
+            for file in fresh.rglob("*"):
+                _sync(file)
+            fresh.chmod(0o755)
+            if path.exists():
+                os.replace(path, old)
+            os.replace(fresh, path)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
         shutil.rmtree(fresh, ignore_errors=True)
         raise
 

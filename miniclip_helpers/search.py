@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from . import embedding, images
+from . import embedding, images, plots
 from .datasets import EMBEDDED, load_dataset
 from .errors import ImageError, ModelError, UsageError
 from .index import build_index
@@ -21,8 +21,11 @@ class Hit:
 def index_dataset(dataset, model, kind="auto"):
     """An `Index` of a dataset's pictures (a dataset, its name or its path) under `model` (a model or its name)."""
     dataset = load_dataset(dataset)
-    model = load_model(model) if isinstance(model, (str, pathlib.Path)) else model
-    about = {"model": model.name, "image_tower": model.image_tower.fingerprint, "text_tower": model.text_tower.fingerprint,
+    name = getattr(model, "name", str(model))
+    if isinstance(model, (str, pathlib.Path)):
+        name = str(pathlib.Path(model).resolve()) if pathlib.Path(model).is_dir() else name
+        model = load_model(model)
+    about = {"model": name, "image_tower": model.image_tower.fingerprint, "text_tower": model.text_tower.fingerprint,
              "heads": heads_fingerprint(model), "dataset": dataset.name, "root": str(pathlib.Path(dataset.root).resolve()) if dataset.root else None}
     return build_index(embedding.image_embeddings(model, dataset), dataset.names, kind, about)
 
@@ -56,6 +59,12 @@ def search_image(index, model, picture, k=5):
 def _hits(index, query, k):
     scores, names = index.search(query, k)
     return [Hit(name, float(score)) for name, score in zip(names[0], scores[0])]
+
+
+def draw(index, hits, title=""):
+    """The pictures of the hits as a `Figure`, best first, score and name over each."""
+    titles = [f"{hit.score:.2f} {pathlib.Path(hit.name).stem}" for hit in hits]
+    return plots.image_grid([picture_of(index, hit.name) for hit in hits], titles, title=str(title))
 
 
 def picture_of(index, name):

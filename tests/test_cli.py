@@ -1,6 +1,7 @@
 """The commands as a newcomer types them: help, answers, JSON, exit codes, and one clear message for each kind of bad input."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -176,6 +177,74 @@ def test_wrong_use_is_one_clear_message(argv, words, tmp_path, capsys, monkeypat
 def test_options_that_exclude_each_other(capsys):
     assert call("train", "--data", "x", "--out", "y", "--val-size", "0.1", "--split", "s.json") == 2
     assert call("frobnicate") == 2
+
+
+def test_an_index_of_ones_own_model_is_searched_from_anywhere(stamps_folder, tmp_path, monkeypatch, capsys):
+    assert call("train", "--data", stamps_folder, "--out", tmp_path / "mine") == 0
+    monkeypatch.chdir(tmp_path)
+    assert call("index", stamps_folder, "--model", "mine", "--out", "i") == 0
+    monkeypatch.chdir("/")
+    assert call("search", tmp_path / "i", "a frog", "-k", 2) == 0
+    assert capsys.readouterr().out.count(".jpg") == 2
+
+
+@pytest.mark.parametrize("argv", [["train-mini", "--out"], ["index", "photos8", "--out"], ["train", "--data", "photos8", "--out"]])
+def test_a_folder_of_something_else_is_left_as_it_is(argv, tmp_path, capsys):
+    (tmp_path / "site").mkdir()
+    for name in ("index.json", "precious.txt"):
+        (tmp_path / "site" / name).write_text("{}")
+    (tmp_path / "photo.jpg").write_bytes(b"my photo")
+    for target in ("site", "photo.jpg"):
+        assert call(*argv, tmp_path / target) in (1, 2)
+        assert "Traceback" not in capsys.readouterr().err
+    assert (tmp_path / "site" / "precious.txt").read_text() == "{}" and (tmp_path / "photo.jpg").read_bytes() == b"my photo"
+
+
+@pytest.mark.parametrize("argv", [
+    ["evaluate", "--data", "photos8", "--json", "FILE/x.json"], ["evaluate", "--data", "photos8", "--json", "."],
+    ["index", "photos8", "--out", "FILE/i"], ["train", "--data", "photos8", "--out", "FILE/r"], ["train-mini", "--out", "FILE/m"]])
+def test_a_target_that_cannot_be_written_is_told(argv, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("a file")
+    assert call(*argv) == 1
+    said = capsys.readouterr().err
+    assert "cannot be written" in said and "Traceback" not in said and [file.name for file in tmp_path.iterdir()] == ["FILE"]
+
+
+def test_a_cache_that_cannot_be_used_is_told(tmp_path, capsys, monkeypatch):
+    (tmp_path / "FILE").write_text("a file")
+    monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "FILE"))
+    assert call("evaluate", "--data", "photos8") == 1 and "MINICLIP_CACHE" in capsys.readouterr().err
+
+
+def test_the_prompt_ends_with_the_input(stamps_folder, tmp_path, monkeypatch, capsys):
+    def end(prompt):
+        raise EOFError
+    assert call("index", stamps_folder, "--out", tmp_path / "i") == 0
+    monkeypatch.setattr("builtins.input", end)
+    assert call("search", tmp_path / "i") == 0
+
+
+@pytest.mark.parametrize("captions, words", [
+    ([{"file_name": "a.png", "caption": "the same"}, {"file_name": "b.png", "caption": "the same"}], "captions to train on are the same"),
+    ([{"file_name": "a\0.png", "caption": "one"}], "no usable file name"),
+    ([{"file_name": "\ud800.png", "caption": "one"}], "no usable file name"),
+    ([{"file_name": "a" * 5000 + ".png", "caption": "one"}], "no usable file name|does not exist"),
+])
+def test_odd_captions_are_told(captions, words, tmp_path, capsys):
+    for seed, name in enumerate(("a.png", "b.png")):
+        picture(seed).save(tmp_path / name)
+    (tmp_path / "captions.json").write_text(json.dumps(captions))
+    assert call("train", "--data", tmp_path / "captions.json", "--out", tmp_path / "r", "--val-size", 0) == 1
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_names_from_windows_and_seeds_out_of_range(stamps_folder, tmp_path, capsys):
+    (tmp_path / "names.txt").write_bytes("\ufeff0.jpg\r\n949.jpg\r\n".encode())
+    assert call("evaluate", "--data", stamps_folder, "--images-from", tmp_path / "names.txt") == 0
+    for seed in ("-1", str(10**23)):
+        assert call("train", "--data", stamps_folder, "--out", tmp_path / "r", "--seed", seed) == 2
+    assert "expected a seed" in capsys.readouterr().err
 
 
 def test_evaluate_on_real_photos(tmp_path):

@@ -83,6 +83,18 @@ def test_a_damaged_cache_is_set_aside(tower, photo_folder, private_cache):
     assert tower.count == 6
 
 
+def test_a_partly_damaged_cache_is_set_aside(tower, photo_folder, private_cache):
+    dataset = load_dataset(photo_folder)
+    cache = embedding.FeatureCache(tower.fingerprint, tower.width)
+    cache.put({str(number): np.zeros(tower.width) for number in range(2000)})
+    cache.close()
+    file = next((private_cache / "features").glob("*.sqlite"))
+    data = file.read_bytes()
+    file.write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
+    first = embedding.image_features(tower, dataset)
+    assert torch.equal(embedding.image_features(tower, dataset), first) and tower.count == 3
+
+
 def test_two_processes_may_write_at_once(private_cache):
     import concurrent.futures
 

@@ -78,7 +78,7 @@ def test_saving_replaces_an_index_and_nothing_else(tmp_path):
     index.save(tmp_path / "i")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="is no index"):
+    with pytest.raises(UsageError, match="holds something else"):
         index.save(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["i", "mine"]

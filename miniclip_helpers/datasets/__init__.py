@@ -3,12 +3,12 @@
 import pathlib
 
 from .. import runtime
-from ..errors import DataError, unknown
+from ..errors import DataError, UsageError, unknown
 from . import formats
-from .splits import read_split, write_split
+from .splits import read_names, read_split, write_split
 from .table import ImageTextDataset
 
-__all__ = ["EMBEDDED", "ImageTextDataset", "load_dataset", "read_split", "write_split"]
+__all__ = ["EMBEDDED", "ImageTextDataset", "load_dataset", "read_names", "read_split", "write_split"]
 
 EMBEDDED = ("emoji", "stamps", "photos8")
 
@@ -25,6 +25,8 @@ def load_dataset(name_or_path, skip_problems=False):
     """
     if isinstance(name_or_path, ImageTextDataset):
         return name_or_path
+    if not str(name_or_path).strip():
+        raise UsageError(f"expected a dataset's name ({', '.join(EMBEDDED)}), a folder or a file of captions, found nothing")
     path = pathlib.Path(name_or_path)
     if str(name_or_path) in EMBEDDED:
         return _embedded(str(name_or_path))

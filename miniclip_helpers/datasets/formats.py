@@ -11,6 +11,7 @@ from .table import ImageTextDataset
 
 IMAGE_KEYS = ("file_name", "image", "filename", "file", "path", "image_id", "id", "name")
 CAPTION_KEYS = ("captions", "caption", "text", "sentence", "title", "comment", "productDisplayName")
+csv.field_size_limit(2**27)  # a caption of a megabyte is odd, and no fault of the table
 FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset")
 
 
@@ -78,7 +79,7 @@ def _entry(record, place, problems):
 def _read_json(file, problems):
     try:
         records = json.loads(_text(file))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"'{file}', line {getattr(error, 'lineno', '?')}: not valid JSON: {getattr(error, 'msg', error)}") from error
     if isinstance(records, dict):  # {"a.jpg": ["a caption", ...]}
         records = [{"file_name": name, "captions": said} for name, said in records.items()]
@@ -96,7 +97,7 @@ def _read_jsonl(file, problems):
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problems.append(f"{file.name}, line {number}: not valid JSON: {getattr(error, 'msg', error)}")
             continue
         entry = _entry(record, f"{file.name}, line {number}", problems)
@@ -144,13 +145,29 @@ def _read_token(file, problems):
 def _image_root(file, names):
     """The folder beside `file` in which most of the first names are found."""
     roots = [file.parent / folder for folder in FOLDERS if (file.parent / folder).is_dir()]
-    return max(roots, key=lambda root: sum((root / name).is_file() for name in names[:50]))
+    return max(roots, key=lambda root: sum(_is_file(root / name) for name in names[:50]))
+
+
+def _is_file(path):
+    """Whether `path` is a file; False, too, for names that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _real(path):
+    """The path with links followed, or None where that cannot be done: a loop of links, a name that no file can have."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def _inside(root, name, allowed):
     """The file `name` under `root`, or None when it leads out of `allowed` (.., an absolute path, a link)."""
-    path = root / name
-    return path if path.resolve().is_relative_to(allowed.resolve()) and not pathlib.PurePath(name).is_absolute() else None
+    path, real = root / name, _real(root / name)
+    return path if real is not None and real.is_relative_to(allowed.resolve()) and not pathlib.PurePath(name).is_absolute() else None
 
 
 def _assemble(name, file, rows, problems, skip_problems, whole_folder):
@@ -163,14 +180,14 @@ def _assemble(name, file, rows, problems, skip_problems, whole_folder):
     sources = {}
     for image, place in places.items():
         path = _inside(root, image, file.parent)
-        fault = "leads out of the dataset's folder" if path is None else _fault(path, thorough=skip_problems)
+        fault = "leads out of the dataset's folder, or is no usable file name" if path is None else _fault(path, thorough=skip_problems)
         if fault:
             problems.append(f"{place}: {image!r} {fault}")
         else:
             sources[image] = path
     if whole_folder:
-        known = {path.resolve() for path in sources.values()} | {(root / image).resolve() for image in captions}
-        problems += [f"{photo.relative_to(root)}: a picture without a caption" for photo in _pictures(root) if photo.resolve() not in known]
+        known = {_real(root / image) for image in captions}
+        problems += [f"{photo.relative_to(root)}: a picture without a caption" for photo in _pictures(root) if _real(photo) not in known]
     return _finish(name, sources, captions, problems, skip_problems, file, root)
 
 
@@ -184,7 +201,7 @@ def _finish(name, sources, captions, problems, skip_problems, file, root):
 
 def _fault(path, thorough):
     """What is wrong with a picture file, or None. Reads the header only; with `thorough` it decodes the whole picture."""
-    if not path.is_file():
+    if not _is_file(path):
         return "does not exist"
     try:
         images.open_image(path) if thorough else images.check_header(path)
@@ -203,6 +220,8 @@ def _photos(folder, skip_problems):
     for photo in _pictures(folder):
         fault = _fault(photo, thorough=skip_problems) if _inside(folder, photo.relative_to(folder), folder) else "leads out of the folder"
         image = photo.relative_to(folder).as_posix()
+        if not image.isprintable():  # bytes that are no UTF-8 come as lone surrogates
+            image, fault = ascii(image), "has a name that cannot be printed; rename it"
         if fault:
             problems.append(f"{image}: {fault}")
         else:
@@ -224,10 +243,32 @@ def load_parquet(file, name=None, skip_problems=False):
     if image is None or said is None:
         raise DataError(f"'{file}': expected the columns image and captions, found {', '.join(table.column_names)}")
     columns = {key: table[key].to_pylist(maps_as_pydicts="lossy") for key in table.column_names if key != image}
-    cells = [cell["bytes"] if isinstance(cell, dict) else cell for cell in table[image].to_pylist()]
-    captions = [[cell] if isinstance(cell, str) else list(cell or []) for cell in columns.pop(said)]
-    if cells and isinstance(cells[0], str):
-        rows = [(cell, row, f"{file.name}, row {number}") for number, (cell, row) in enumerate(zip(cells, captions), 1)]
-        return _assemble(name or file.stem, file, rows, [], skip_problems, whole_folder=False)
-    names = columns.pop("id", None) or [f"{number:06d}" for number in range(len(cells))]
-    return ImageTextDataset(name or file.stem, [str(n) for n in names], captions, cells, columns)
+    cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in table[image].to_pylist()]
+    captions = [[cell] if isinstance(cell, str) else cell or [] for cell in columns.pop(said)]
+    kind, problems = str if any(isinstance(cell, str) for cell in cells) else bytes, []
+    good = [row for row in range(len(cells)) if _good_row(cells[row], captions[row], kind, skip_problems, f"{file.name}, row {row + 1}", problems)]
+    if kind is str:
+        rows = [(cells[row], captions[row], f"{file.name}, row {row + 1}") for row in good]
+        return _assemble(name or file.stem, file, rows, problems, skip_problems, whole_folder=False)
+    names = [str(n) for n in columns.pop("id", None) or [f"{number:06d}" for number in range(len(cells))]]
+    if problems and not skip_problems:
+        _finish(name, {}, {}, problems, skip_problems, file, None)
+    pick = lambda values: [values[row] for row in good]  # noqa: E731
+    return ImageTextDataset(name or file.stem, pick(names), pick(captions), pick(cells), {key: pick(column) for key, column in columns.items()}, problems)
+
+
+def _good_row(cell, captions, kind, thorough, place, problems):
+    """Whether a parquet row holds what it should: a picture or a name, and captions; if not, a line goes to `problems`."""
+    fault = None
+    if not isinstance(cell, kind):
+        fault = f"expected a picture as {'a file name' if kind is str else 'bytes'}, found {type(cell).__name__}"
+    elif not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        fault = "expected captions as text or a list of texts"
+    elif thorough and kind is bytes:
+        try:
+            images.open_image(cell)
+        except ImageError as error:
+            fault = str(error)
+    if fault:
+        problems.append(f"{place}: {fault}")
+    return not fault

@@ -43,14 +43,26 @@ def write_split(path, parts):
         temporary.write_text(json.dumps({part: list(names) for part, names in parts.items()}, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
 
 
+def read_names(path):
+    """Read a text file of image names, one a line; blank lines are left out. A file that names none is a `DataError`."""
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"'{path}' cannot be read as a list of image names: {error}") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"'{path}' names no images; expected one name a line")
+    return names
+
+
 def read_split(path):
     """Read {part: list of image names}. A name in two parts is a leak, and a `DataError`."""
     path = pathlib.Path(path)
     try:
-        parts = json.loads(path.read_text(encoding="utf8"))
+        parts = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DataError(f"the split file '{path}' does not exist") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"the split file '{path}' is not readable JSON: {error}") from error
     good = isinstance(parts, dict) and all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in parts.values())
     if not good:

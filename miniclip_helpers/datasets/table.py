@@ -89,6 +89,9 @@ class ImageTextDataset:
         missing = [wanted for wanted in names if wanted not in self._row]
         if missing:
             raise DataError(f"{len(missing)} of {len(names)} image names are not in {self.name}", [f"{m!r}" for m in missing])
+        twice = sorted({wanted for wanted in names if names.count(wanted) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise DataError(f"the list of image names names {len(twice)} of them twice", [f"{t!r}" for t in twice])
         return self.subset([self._row[wanted] for wanted in names], name)
 
     def where(self, column, value):

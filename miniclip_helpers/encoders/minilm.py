@@ -45,7 +45,7 @@ class MiniLM(PinnedTower):
         return net
 
     def prepare(self, texts):
-        found = self.tokenizer.encode_batch(list(texts))
+        found = self.tokenizer.encode_batch([text.encode("utf8", "replace").decode("utf8") for text in texts])  # lone surrogates are no text
         return {"input_ids": torch.tensor([row.ids for row in found]), "attention_mask": torch.tensor([row.attention_mask for row in found])}
 
     def forward(self, batch):

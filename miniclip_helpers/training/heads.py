@@ -8,7 +8,7 @@ import dataclasses
 
 import torch
 
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,9 @@ def pair_statistics(images, texts, owner):
     if len(owner) != len(texts) or len(torch.unique(owner)) < 2:
         raise UsageError(f"expected one owner per text and at least two images with texts, found {len(texts)} texts, {len(owner)} owners "
                          f"and {len(torch.unique(owner))} images")
+    for what, rows in (("pictures", images), ("captions", texts)):
+        if (rows - rows[0]).abs().max() < 1e-9:
+            raise DataError(f"all {what} to train on are the same; there is nothing to learn from them")
     count = torch.bincount(owner, minlength=len(images)).double()  # (N,) pairs of each image
     image_mean, text_mean = (count @ images) / len(texts), texts.mean(0)
     weight = count.sqrt()[:, None]

@@ -177,6 +177,8 @@ def train_mini(out=None, seed=0):
     without them. Nothing is random but the choice of concepts: `seed` other than 0 holds out others than the shipped file does.
     Two runs on one machine give the same bytes.
     """
+    out = runtime.data_dir() / "mini" if out is None else out
+    runtime.check_replaceable(out, ("config.json", "model.safetensors"))
     unseen = (mini_data.held_out() if seed == mini_data.held_out()["seed"] else mini_data.make_split(seed))["nouns"]
     tuning = mini_data.validation_nouns(unseen)
     trial = fit_heads([*unseen, *tuning])
@@ -188,7 +190,6 @@ def train_mini(out=None, seed=0):
     with torch.no_grad():
         model.log_logit_scale.fill_(torch.tensor(scale).log())
     model.image_head.half(), model.text_head.half()  # half the file; cosines move by less than 0.0001
-    out = runtime.data_dir() / "mini" if out is None else out
     with runtime.writing_folder(out) as folder:
         save_model(model, folder, extra={"training": {"command": "miniclip train-mini", "seed": seed, "never_trained_on": unseen}})
     return report(load_saved(out), unseen) | {"validation": accuracy(similarity, labels), "logit_scale": round(scale, 2), "seed": seed}

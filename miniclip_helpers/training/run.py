@@ -35,7 +35,7 @@ def train_run(data, out, image_encoder=None, text_encoder=None, loss=None, epoch
     holds no chance. Returns the path. Raises `UsageError` for what cannot work and `DataError` for data that cannot be trained on.
     """
     out = pathlib.Path(out)
-    _check_names(image_encoder, text_encoder, loss, epochs, val_size, split)
+    _check_names(image_encoder, text_encoder, loss, epochs, seed, val_size, split)
     if _finished(out, resume):
         return out
     dataset = datasets.load_dataset(data)
@@ -53,7 +53,7 @@ def train_run(data, out, image_encoder=None, text_encoder=None, loss=None, epoch
     return out
 
 
-def _check_names(image_encoder, text_encoder, loss, epochs, val_size, split):
+def _check_names(image_encoder, text_encoder, loss, epochs, seed, val_size, split):
     """All that can be said about the arguments before anything is read."""
     for kind, name, known in (("image encoder", image_encoder, IMAGE_ENCODERS), ("text encoder", text_encoder, TEXT_ENCODERS)):
         if name is not None and name not in known:
@@ -62,6 +62,8 @@ def _check_names(image_encoder, text_encoder, loss, epochs, val_size, split):
         get_loss(loss)
     if epochs is not None and epochs < 1:
         raise UsageError(f"expected at least one epoch, found {epochs}")
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"expected a seed of at least 0 and below 2**63, found {seed}")
     if val_size is not None and split is not None:
         raise UsageError("val_size and split exclude each other: the split names the validation images")
     if val_size is not None and not 0 <= val_size < 1:
@@ -70,8 +72,8 @@ def _check_names(image_encoder, text_encoder, loss, epochs, val_size, split):
 
 def _finished(out, resume):
     """Whether `out` holds a finished run; a `UsageError` where it holds anything that this run may not touch."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"'{out}' is a file; give a new folder")
+    if not out.exists() or not out.is_dir():
+        runtime.check_replaceable(out, ())
     held = {file.name for file in out.iterdir()} if out.exists() else set()
     if not held:
         return False
@@ -94,6 +96,8 @@ def _check_resumed(out, asked):
         begun = json.loads((out / "run.json").read_text(encoding="utf8"))
     except ValueError as error:
         raise ModelError(f"'{out / 'run.json'}' is damaged ({error}); remove the folder to start again") from error
+    if not isinstance(begun, dict):
+        raise ModelError(f"'{out / 'run.json'}' is damaged; remove the folder to start again")
     other = [key for key, value in asked.items() if begun.get(key) != value]
     if other:
         raise UsageError(f"'{out}' was begun with another {', '.join(other)}; use the same settings, or another folder")
@@ -164,7 +168,10 @@ def _read_history(path):
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf8") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    if not all((row.get("step") or "").isdigit() for row in rows):
+        raise ModelError(f"'{path}' is damaged; remove the folder to start again")
+    return rows
 
 
 def write_history(path, rows):
