@@ -64,8 +64,8 @@ def _cache():
         with runtime.writing(runtime.cache_dir() / "doctor") as path:
             path.write_text("ok", encoding="utf8")
         (runtime.cache_dir() / "doctor").unlink()
-    except OSError as error:
-        return _check("feature cache", False, error.strerror, "set MINICLIP_CACHE to a folder that you may write to")
+    except (OSError, MiniclipError) as error:
+        return _check("feature cache", False, error, "set MINICLIP_CACHE to a folder that you may write to")
     return _check("feature cache", True, "writable")
 
 
