@@ -192,11 +192,11 @@ def progress(iterable, description, total=None):
     return tqdm(iterable, desc=description, total=total, delay=2, disable=hidden, leave=False)
 
 
-def peak_memory_mb():
-    """The most memory this process has held so far, in MiB (0 where the system does not tell)."""
+def peak_memory_mb(children=False):
+    """The most memory that this process has held so far, or any finished child of it, in MiB (0 where the system does not tell)."""
     try:
         import resource
     except ImportError:  # Windows
         return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

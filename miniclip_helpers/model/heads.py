@@ -26,18 +26,16 @@ class Identity(Head):
 
 
 class LinearHead(Head):
-    """(features - mean) @ weight: one linear map after centring. signed_sqrt: first sign(x) * sqrt(|x|), then unit length."""
+    """(features - mean) @ weight: one linear map after centring."""
 
     kind = "linear"
 
-    def __init__(self, width, dim, signed_sqrt=False):
-        super().__init__(width=width, dim=dim, signed_sqrt=signed_sqrt)
+    def __init__(self, width, dim):
+        super().__init__(width=width, dim=dim)
         self.register_buffer("mean", torch.zeros(width))
         self.weight = nn.Parameter(torch.randn(width, dim) * width**-0.5)
 
     def forward(self, features):
-        if self.options["signed_sqrt"]:
-            features = nn.functional.normalize(features.sign() * features.abs().sqrt(), dim=-1)
         return (features - self.mean) @ self.weight
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import sys
 import time
 
 from .. import runtime
@@ -67,7 +66,8 @@ def run_one(name, profile="offline", update=False, threads=None, build=None):
     problems += wrong if not problems else []
     if update and not problems:
         write_back(executed, source)
-    return {"seconds": round(seconds, 1), "peak_memory_mb": _children_peak(), "status": "failed" if problems else "ok", "results": found, "problems": problems}
+    peak = round(runtime.peak_memory_mb(children=True))  # the kernel's, as each notebook has a process of its own
+    return {"seconds": round(seconds, 1), "peak_memory_mb": peak, "status": "failed" if problems else "ok", "results": found, "problems": problems}
 
 
 def _worker(name, log, **options):
@@ -75,16 +75,6 @@ def _worker(name, log, **options):
     with open(log, "wb") as file:
         os.dup2(file.fileno(), 2)
     return run_one(name, **options)
-
-
-def _children_peak():
-    """The most memory that a finished child of this process held, in MiB: the kernel, as each notebook has a process of its own."""
-    try:
-        import resource
-    except ImportError:
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def write_back(executed, source):
