@@ -155,3 +155,70 @@ def bag_of_words_similarity(queries, gallery):
         np.add.at(counts[row], [column[word] for word in found], 1)
     counts /= np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-12)
     return counts[: len(queries)] @ counts[len(queries) :].T
+
+
+def top_k_accuracy(scores, targets, ks=(1, 5)):
+    """Share of rows whose right column is among the K best. scores: (N, C). targets: (N,) columns. A tie costs, as in `ranks`.
+
+    Returns {"top-1": ..., "top-5": ...}. A K above C counts as all columns.
+    """
+    rank = target_ranks(scores, targets)
+    return {f"top-{k}": float((rank <= k).mean()) for k in ks}
+
+
+def target_ranks(scores, targets):
+    """The rank of each row's right column, from 1. scores: (N, C). targets: (N,) integers. Ties cost half a place, rounded up."""
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    if scores.ndim != 2 or targets.shape != scores.shape[:1]:
+        raise UsageError(f"expected scores (N, C) and targets (N,), found {scores.shape} and {targets.shape}")
+    if not scores.size or not np.issubdtype(targets.dtype, np.integer) or targets.min() < 0 or targets.max() >= scores.shape[1]:
+        raise UsageError(f"expected targets to be integers, columns of scores {scores.shape}, found {targets.dtype} {targets[:5]}")
+    if not np.isfinite(scores).all():
+        raise UsageError("scores hold NaN or infinity: look for a zero vector or a model that diverged")
+    return _rank(scores, scores[np.arange(len(scores)), targets])
+
+
+def calibration_table(probabilities, targets, bins=10):
+    """Confidence and accuracy per bin of confidence: {"confidence", "accuracy", "count"}, each (bins,); empty bins hold NaN.
+
+    probabilities: (N, C), rows sum to 1. targets: (N,). Confidence is the best column's probability. Source: Guo et al. 2017.
+    """
+    probabilities, targets = np.asarray(probabilities, dtype=float), np.asarray(targets)
+    if probabilities.ndim != 2 or not np.allclose(probabilities.sum(1), 1, atol=1e-3) or probabilities.min() < 0:
+        raise UsageError("expected probabilities (N, C) whose rows sum to 1; take a softmax over the labels first")
+    right, confidence = probabilities.argmax(1) == targets, probabilities.max(1)
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = {name: np.bincount(place, values, minlength=bins) / count for name, values in (("confidence", confidence), ("accuracy", right))}
+    return mean | {"count": count}
+
+
+def expected_calibration_error(probabilities, targets, bins=10):
+    """The mean distance of confidence and accuracy over the bins, weighted by their pictures; in [0, 1]. Source: Guo et al. 2017."""
+    table = calibration_table(probabilities, targets, bins)
+    full = table["count"] > 0
+    gap = np.abs(table["confidence"] - table["accuracy"])[full]
+    return float((gap * table["count"][full]).sum() / table["count"].sum())
+
+
+def paired_interval(before, after, groups=None, level=0.95, draws=2000, seed=0):
+    """A bootstrap interval of mean(after) - mean(before) of two models asked the same queries: (gain, low, high).
+
+    before, after: (Q,) hits (0 or 1) or any score per query. groups: (Q,) the image of each query; whole images are drawn, the same
+    for both models, so that easy and hard images cancel. Source: Efron and Tibshirani 1993.
+    """
+    before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    if before.shape != after.shape or before.ndim != 1 or not len(before):
+        raise UsageError(f"expected one score per query from both models, found {before.shape} and {after.shape}")
+    _, group = np.unique(np.arange(len(before)) if groups is None else np.asarray(groups), return_inverse=True)
+    gained, asked = np.bincount(group, after - before), np.bincount(group)
+    count = np.random.default_rng(seed).multinomial(len(gained), np.full(len(gained), 1 / len(gained)), size=draws)
+    values = (count @ gained) / (count @ asked)
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float((after - before).mean()), float(low), float(high)
+
+
+def modality_gap(image_embeddings, text_embeddings):
+    """The distance between the mean image vector and the mean text vector. (N, D), (M, D) unit rows; from 0 to 2. Source: Liang et al. 2022."""
+    return float(np.linalg.norm(np.asarray(image_embeddings).mean(0) - np.asarray(text_embeddings).mean(0)))

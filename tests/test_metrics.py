@@ -137,3 +137,48 @@ def test_bag_of_words_by_hand():
 def test_what_cannot_be_scored_is_told(similarity, owner, words):
     with pytest.raises(UsageError, match=words):
         metrics.ranks(similarity, np.asarray(owner, dtype=int))
+
+
+def test_top_k_accuracy_against_sklearn_and_by_hand():
+    from sklearn.metrics import top_k_accuracy_score
+
+    random = np.random.default_rng(3)
+    scores, targets = random.normal(size=(60, 7)), random.integers(0, 7, 60)
+    found = metrics.top_k_accuracy(scores, targets, ks=(1, 3, 99))
+    assert found["top-1"] == pytest.approx(top_k_accuracy_score(targets, scores, k=1, labels=range(7)))
+    assert found["top-3"] == pytest.approx(top_k_accuracy_score(targets, scores, k=3, labels=range(7))) and found["top-99"] == 1
+    assert metrics.top_k_accuracy(np.ones((4, 4)), np.arange(4))["top-1"] == 0  # one that says the same of everything does not win
+    for bad in (np.array([0, 7]), np.array([0.0, 1.0]), np.array([0])):
+        with pytest.raises(UsageError, match="targets"):
+            metrics.top_k_accuracy(np.ones((2, 3)), bad)
+
+
+def test_calibration_by_hand():
+    probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.25, 0.75], [0.65, 0.35]])
+    table = metrics.calibration_table(probabilities, np.array([0, 1, 1, 0]), bins=10)
+    assert table["count"].tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 0, 2]
+    assert table["accuracy"][[6, 7, 9]].tolist() == [1, 1, 0.5] and np.isnan(table["accuracy"][0])
+    # |0.65 - 1| / 4 + |0.75 - 1| / 4 + |0.95 - 0.5| / 2
+    assert metrics.expected_calibration_error(probabilities, np.array([0, 1, 1, 0])) == pytest.approx(0.35 / 4 + 0.25 / 4 + 0.45 / 2)
+    with pytest.raises(UsageError, match="softmax"):
+        metrics.calibration_table(np.ones((2, 3)), np.array([0, 1]))
+
+
+def test_paired_interval_sees_what_two_separate_intervals_cannot():
+    random = np.random.default_rng(0)
+    before = random.random(400) < 0.5
+    after = before | (random.random(400) < 0.05)  # better on a few, worse on none
+    gain, low, high = metrics.paired_interval(before, after)
+    assert gain == pytest.approx(after.mean() - before.mean()) and 0 < low < gain < high
+    apart = metrics.proportion_interval(int(before.sum()), 400)
+    assert apart[0] < after.mean() < apart[1]  # unpaired, the same gain drowns
+    assert metrics.paired_interval(before, before) == (0, 0, 0)
+    one = metrics.paired_interval(np.zeros(10), np.tile([1, 0], 5), groups=np.repeat(np.arange(5), 2))
+    assert one == (0.5, 0.5, 0.5)  # each image gains the same: nothing varies between images
+    with pytest.raises(UsageError, match="one score per query"):
+        metrics.paired_interval([1, 0], [1])
+
+
+def test_modality_gap_of_opposite_and_of_equal_clouds():
+    east = np.tile([1.0, 0.0], (3, 1))
+    assert metrics.modality_gap(east, -east) == 2 and metrics.modality_gap(east, east) == 0

@@ -25,6 +25,9 @@ def ink(png):
     lambda: plots.curves({"loss": ([1, 2, 3], [3, 2, 1])}, "step", "loss", chance={"log N": 3.0}, bands={"loss": ([2, 1, 0], [4, 3, 2])}),
     lambda: plots.bars({"ours": {"R@1": 0.4, "R@5": 0.7}, "random": {"R@1": 0.1, "R@5": 0.2}}, "share", intervals={"ours": {"R@1": (0.3, 0.5), "R@5": (0.6, 0.8)}}, chance=0.03),
     lambda: plots.similarity_matrices([np.eye(3), np.ones((3, 3)) / 3], ["before", "after"], list("abc"), [picture(n) for n in range(3)], mark=range(3)),
+    lambda: plots.points({"a": ([1, 2], [0.1, 0.4]), "b": (3, 0.5)}, "seconds", "R@1", intervals={"a": ([0, 0.3], [0.2, 0.5])}, labels={"b": ["best"]}, lines=True, chance={"chance": 0.01}),
+    lambda: plots.histogram({"right": np.linspace(0, 1, 50), "wrong": np.linspace(-1, 0.5, 500)}, "cosine", density=True),
+    lambda: plots.reliability({"raw": {"confidence": [0.1, np.nan, 0.9], "accuracy": [0.2, np.nan, 0.5], "count": [3, 0, 9]}}),
     lambda: plots.pipeline_drawing([picture(n) for n in range(4)], list("abcd"), np.eye(4), np.eye(4), np.eye(4)),
 ])
 def test_every_kind_of_figure_has_ink(figure):

@@ -1,0 +1,41 @@
+"""The command line, thin: each command is one call of the package. `miniclip COMMAND --help` shows examples."""
+
+import argparse
+import os
+import sys
+
+from .. import __version__
+from ..errors import MiniclipError
+from .series import add_series
+from .training import add_training
+from .use import add_use
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="miniclip", description="Learn CLIP by building it: run the series, train, evaluate, search your photos.")
+    parser.add_argument("--version", action="version", version=f"miniclip {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (add_series, add_training, add_use):
+        add(commands)
+    return parser
+
+
+def main(argv=None):
+    """Run one command. Exit codes: 0 done, 1 failed, 2 wrong use."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf8", errors="replace")  # names of photos may hold any letter
+    args = build_parser().parse_args(argv)
+    try:
+        return args.call(args) or 0
+    except MiniclipError as error:
+        print(f"miniclip: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nminiclip: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # a disk or a folder that does not let us
+        print(f"miniclip: {error.filename or ''} {error.strerror or error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,139 @@
+"""The commands that use a model: evaluate, zero-shot, index, search."""
+
+import contextlib
+import pathlib
+
+from ..errors import UsageError
+from .common import add_data, add_json, add_model, command, load_data, write_json
+
+
+def add_use(commands):
+    """The commands that use one: evaluate, zero-shot, index, search."""
+    evaluate = command(commands, "evaluate", evaluate_model, "measure retrieval in both directions, with intervals and chance",
+        ["miniclip evaluate --model mini --data photos/",
+         "miniclip evaluate --model runs/mine --data photos/ --split runs/mine/split.json --part test --json scores.json"])
+    add_model(evaluate)
+    add_data(evaluate)
+    subset = evaluate.add_mutually_exclusive_group()
+    subset.add_argument("--images-from", type=pathlib.Path, metavar="FILE", help="a text file, one image name a line")
+    subset.add_argument("--split", type=pathlib.Path, metavar="FILE", help="JSON with lists of image names; --part says which")
+    evaluate.add_argument("--part", metavar="PART", help="the part of the split (default test)")
+    add_json(evaluate)
+    zero = command(commands, "zero-shot", zero_shot, "name pictures by labels of your own",
+        ["miniclip zero-shot --labels cat,dog,teapot cat.jpg",
+         "miniclip zero-shot --labels cat,dog --template 'a drawing of a {}' *.png"])
+    add_model(zero)
+    zero.add_argument("--labels", required=True, metavar="a,b,c")
+    zero.add_argument("--template", action="append", metavar="T",
+                      help="a sentence with {} for the label; may be given several times (default 'a photo of a {}.')")
+    zero.add_argument("photos", nargs="+", metavar="PHOTO")
+    add_json(zero)
+
+    index = command(commands, "index", index_photos, "make an index of pictures to search",
+        ["miniclip index photos/ --out photos.index",
+         "miniclip index stamps --out stamps.index"])
+    index.add_argument("data", metavar="PHOTOS", help="a folder of photos, a file of captions, or emoji, stamps, photos8")
+    add_model(index)
+    index.add_argument("--out", required=True, metavar="INDEX", type=pathlib.Path)
+    index.add_argument("--kind", default="auto", help="flat (exact), hnsw, ivfpq or auto (default: exact until something else is faster)")
+    index.add_argument("--skip-problems", action="store_true", help="leave unreadable pictures out, and list them, instead of stopping")
+
+    search = command(commands, "search", search_index, "search an index by words or by a picture; without either, a prompt opens",
+        ["miniclip search stamps.index 'a red fruit'",
+         "miniclip search stamps.index --image cat.jpg -k 10",
+         "miniclip search stamps.index"])
+    search.add_argument("index", metavar="INDEX", type=pathlib.Path)
+    asked = search.add_mutually_exclusive_group()
+    asked.add_argument("query", nargs="?", metavar="QUERY", help="what to look for, in words")
+    asked.add_argument("--image", metavar="FILE", help="a picture to look for")
+    search.add_argument("-k", type=int, default=5, metavar="K", help="how many answers (default 5)")
+    search.add_argument("--figure", type=pathlib.Path, metavar="FILE", help="draw the answers into this PNG")
+    add_json(search)
+
+
+def evaluate_model(args):
+    from .. import retrieval
+    from ..pretrained import load_model
+
+    if args.part and not args.split:
+        raise UsageError("--part names a part of a split file: give --split FILE too")
+    dataset = chosen_part(load_data(args.data, args.skip_problems), args)
+    report = retrieval.evaluate(load_model(args.model), dataset)
+    print(f"{report['n_images']} images, {report['n_captions']} captions; 95 % intervals in brackets")
+    print(retrieval.as_table(report).to_string())
+    write_json(args.json, report)
+
+
+def chosen_part(dataset, args):
+    """The images that --images-from or --split and --part name; all of them otherwise."""
+    from ..datasets import read_names, read_split
+
+    if args.split:
+        parts, part = read_split(args.split), args.part or "test"
+        if not parts.get(part):
+            raise UsageError(f"'{args.split}' names no images under {part!r}; it has {', '.join(f'{p} ({len(n)})' for p, n in parts.items())}")
+        return dataset.select(parts[part])
+    if args.images_from:
+        return dataset.select(read_names(args.images_from))
+    return dataset
+
+
+def zero_shot(args):
+    from .. import images
+    from .. import zero_shot as zero
+    from ..pretrained import load_model
+
+    labels = [label.strip() for label in args.labels.split(",") if label.strip()]
+    zero.class_texts(labels, args.template or [zero.TEMPLATE])  # wrong labels are told before anything is loaded
+    pictures = [images.open_image(photo) for photo in args.photos]
+    probabilities = zero.classify(load_model(args.model), pictures, labels, args.template or [zero.TEMPLATE])
+    found = {photo: dict(row) for photo, row in zip(args.photos, zero.top_labels(probabilities, labels))}
+    for photo, row in found.items():
+        print(photo)
+        for label, share in row.items():
+            print(f"  {share:6.1%}  {label}")
+    write_json(args.json, found)
+
+
+def index_photos(args):
+    from ..index import check_kind, check_target
+    from ..search import index_dataset
+
+    check_kind(args.kind)  # both before anything is encoded
+    check_target(args.out)
+    index = index_dataset(load_data(args.data, args.skip_problems), args.model, args.kind)
+    index.save(args.out)
+    print(f"{index!r}: {args.out}\nnext: miniclip search {args.out} \"a red fruit\"")
+
+
+def search_index(args):
+    from .. import search
+    from ..index import load_index
+    from ..pretrained import load_model
+
+    if args.query is not None and not args.query.strip():
+        raise UsageError("the query is empty; say what to look for, like 'a red fruit'")
+    index = load_index(args.index)
+    model = load_model(index.about.get("model", "mini"))
+    search.check_model(index, model)
+    if args.image is not None or args.query:
+        hits = search.search_image(index, model, args.image, args.k) if args.image is not None else search.search_text(index, model, args.query, args.k)
+        answer(index, args.image or args.query, hits, args)
+        return
+    print(f"{len(index)} pictures. Type what to look for; an empty line ends.")
+    with contextlib.suppress(EOFError):  # Ctrl-D, or the end of a pipe
+        for line in iter(lambda: input("> ").strip(), ""):
+            answer(index, line, search.search_text(index, model, line, args.k), args)
+
+
+def answer(index, query, hits, args):
+    """Print the hits of one query; draw and write them where asked."""
+    for place, hit in enumerate(hits, 1):
+        print(f"{place:3}. {hit.score:.3f}  {hit.name}")
+    write_json(args.json, {"query": query, "hits": [{"name": hit.name, "score": hit.score} for hit in hits]})
+    if args.figure:
+        from .. import plots, runtime, search
+
+        with runtime.writing(args.figure) as path:
+            path.write_bytes(plots.to_png(search.draw(index, hits, query), dpi=150))
+        print(f"drawn: {args.figure}")
