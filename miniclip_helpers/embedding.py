@@ -9,6 +9,7 @@ import torch
 
 from . import images, runtime
 from .errors import DataError, ImageError, MiniclipError, UsageError
+from .model import lengths
 
 IMAGE_BATCH = 4  # measured on two cores: small batches, channels last, are several times faster than batches of 32
 TEXT_BATCH = 64
@@ -142,11 +143,16 @@ def _opened(dataset, pictures, rows, problems):
             yield row, picture
 
 
-def text_features(tower, texts):
-    """text_features (M, width) of a list of texts, cached. Texts of similar length share a batch, so that little is padded."""
+def text_features(tower, texts, tell=True):
+    """text_features (M, width) of a list of texts, cached. Texts of similar length share a batch, so that little is padded.
+
+    Texts longer than the tower's context are cut, with a `LongTextWarning`, unless `tell` is False.
+    """
     texts = list(texts)
     if not texts:
         raise UsageError("expected at least one text, found none")
+    if tell:
+        lengths.tell_long(tower, texts)
 
     def encode_missing(missing):
         ordered = sorted(missing, key=lambda position: len(texts[position]))

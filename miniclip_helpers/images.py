@@ -110,6 +110,20 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
+def difference_hash(image, side=8):
+    """A number of side * side bits that hardly changes when a picture (PIL) is scaled, compressed or made brighter.
+
+    The picture becomes (side, side + 1) grey values; a bit says whether a value is greater than its right neighbour, rows first, the
+    first bit highest. The number of bits in which two hashes differ, `(a ^ b).bit_count()`, is how different two pictures look: 0 to
+    about 5 of 64 for copies, about 32 for pictures that have nothing in common.
+    """
+    from PIL import Image
+
+    grey = np.asarray(image.convert("L").resize((side + 1, side), Image.Resampling.BOX), dtype=np.int16)
+    bits = (grey[:, :-1] > grey[:, 1:]).ravel()
+    return int.from_bytes(np.packbits(bits).tobytes(), "big") >> (-bits.size % 8)
+
+
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
     """A picture to the numbers that a tower was trained on.

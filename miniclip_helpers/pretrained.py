@@ -4,9 +4,12 @@ Every one becomes a `TwoTowers`: `encode_image(list of PIL) -> (N, D)`, `encode_
 `logit_scale`, already exponentiated.
 """
 
+import importlib
 import json
 import pathlib
+import pickle
 import socket
+import warnings
 
 import torch
 
@@ -16,10 +19,14 @@ from .errors import ModelError, OfflineError, unknown
 from .model import TwoTowers, load_saved
 
 FORMS = ["mini", "a folder", "clip:ViT-B/32", "open_clip:ViT-B-32/laion2b_s34b_b79k", "openai/clip-vit-base-patch32"]
+WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")  # how a file of weights may end
 
 
 def load_model(name):
     """The model called `name`: "mini", a folder, "clip:ViT-B/32", "open_clip:ARCH/PRETRAINED", or CLIP or SigLIP on the hub.
+
+    Weights of your own, which need no network: "clip:FILE" (a state dict in OpenAI's layout), "open_clip:ARCH/FILE", "open_clip:FOLDER" (with
+    an open_clip_config.json). A FILE is safetensors, or a plain state dict of torch; nothing in it is ever executed.
 
     Raises `UsageError` for an unknown name, `OfflineError` when it would need the network and there is none, `ModelError` or
     `ChecksumError` for weights that are not what they should be.
@@ -48,6 +55,8 @@ def load_mini():
 
 
 def _from_folder(folder):
+    if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
+        return _open_clip(str(folder))
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf8"))
     except FileNotFoundError:
@@ -69,7 +78,7 @@ class _ImageTower(Tower):
 
     @property
     def fingerprint(self):
-        return runtime.digest(self.name, type(self).__name__, self._fingerprint)
+        return runtime.digest(self.name, type(self).__name__, "2", self._fingerprint)  # "2": pictures resized by Pillow
 
     def prepare(self, inputs):
         return self._preprocess(inputs)
@@ -79,15 +88,51 @@ class _ImageTower(Tower):
 
 
 class _TextTower(_ImageTower):
-    """The same for texts."""
+    """The same for texts. context: the tokens it reads, start and end included. count: texts to their numbers of tokens, uncut."""
+
+    def __init__(self, name, net, width, preprocess, encode, context, count, fingerprint):
+        super().__init__(name, net, width, preprocess, encode, fingerprint)
+        self.context, self.token_counts = context, count
 
 
 def _two_towers(name, net, width, image, text, logit_scale):
-    """A `TwoTowers` of one network's two sides; image and text are (preprocess, encode)."""
+    """A `TwoTowers` of one network's two sides; image is (preprocess, encode), text is (preprocess, encode, context, count)."""
     net.eval().requires_grad_(False)
     print_ = weights_fingerprint(net)
     towers = _ImageTower(name, net, width, *image, print_), _TextTower(name, net, width, *text, print_)
     return TwoTowers(*towers, logit_scale=logit_scale.item(), name=name).eval()
+
+
+def _quietly(package):
+    """Import a package without what it says on import, such as clip's word on pkg_resources, which no user can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(package)
+
+
+def _said(error):
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _state_dict(path):
+    """The tensors in a file of weights by name, in float32. Only tensors are read: no program, no pickled object."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ModelError(f"the file of weights '{path}' does not exist; expected one that ends in {', '.join(WEIGHTS)}")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        hint = "; OpenAI's own .pt files are programs: call them by name (clip:ViT-B/32), and their checksum is verified" if "TorchScript" in str(error) else ""
+        raise ModelError(f"'{path}' is no plain file of tensors ({_said(error)}){hint}. Expected safetensors, or what "
+                         "torch.save wrote of a state_dict()") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    if not state or not all(torch.is_tensor(value) for value in state.values()):
+        raise ModelError(f"'{path}' holds no state dict: expected names and tensors")
+    return {key.removeprefix("module."): value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def _reachable():
@@ -120,9 +165,10 @@ def _transformers(name):
         local = False
     try:
         net = AutoModel.from_pretrained(name, local_files_only=local, use_safetensors=True)
-        processor, tokenizer = AutoImageProcessor.from_pretrained(name, local_files_only=local), AutoTokenizer.from_pretrained(name, local_files_only=local)
+        processor = AutoImageProcessor.from_pretrained(name, local_files_only=local, backend="pil")  # as CLIP was trained; tensors resize a grey level off
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"'{name}' cannot be loaded as CLIP: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"'{name}' cannot be loaded as CLIP: {_said(error)}") from error
     if not hasattr(net, "get_image_features") or not hasattr(net, "get_text_features"):
         raise ModelError(f"'{name}' is a {type(net).__name__}, not a model with two towers; expected CLIP or SigLIP")
     config = net.config.text_config
@@ -133,18 +179,22 @@ def _transformers(name):
 
     image = (lambda pictures: processor(images=list(pictures), return_tensors="pt")["pixel_values"],
              lambda batch: features(net.get_image_features(pixel_values=batch)))
-    text = (lambda texts: dict(tokenizer(list(texts), padding=padding, truncation=True, max_length=config.max_position_embeddings, return_tensors="pt")),
-            lambda batch: features(net.get_text_features(**batch)))
+    context = config.max_position_embeddings
+    text = (lambda texts: dict(tokenizer(list(texts), padding=padding, truncation=True, max_length=context, return_tensors="pt")),
+            lambda batch: features(net.get_text_features(**batch)),
+            context, lambda texts: [len(row) for row in tokenizer(list(texts), verbose=False)["input_ids"]])
     width = getattr(net.config, "projection_dim", None) or config.projection_size
     return _two_towers(name, net, width, image, text, net.logit_scale.exp())
 
 
 def _openai_clip(name):
-    """OpenAI's own package."""
-    import clip
+    """OpenAI's own package: one of its names, or a file with a state dict in its layout."""
+    clip = _quietly("clip")
 
+    if name not in clip.available_models() and (name.endswith(WEIGHTS) or pathlib.Path(name).is_file()):
+        return _clip_from_file(name)
     if name not in clip.available_models():
-        raise unknown("clip model", name, clip.available_models())
+        raise unknown("clip model", name, [*clip.available_models(), "a file of weights"])
     root = runtime.cache_dir() / "clip"
     file = root / (name.replace("/", "-") + ".pt")
     if not file.is_file():
@@ -153,34 +203,69 @@ def _openai_clip(name):
     return clip_towers(f"clip:{name}", net.float(), preprocess)
 
 
+def _clip_from_file(path):
+    """A network in OpenAI's layout out of a file; its shape is read off the weights."""
+    state = _state_dict(path)
+    numbers = ("input_resolution", "context_length", "vocab_size")  # OpenAI's files hold them beside the weights
+    try:
+        net = _quietly("clip.model").build_model(dict(state)).float()
+        net.load_state_dict({key: value for key, value in state.items() if key not in numbers})  # build_model rounds to half precision; here they are whole
+    except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+        raise ModelError(f"'{path}' does not have the layout of OpenAI's clip ({_said(error)}); for a file of transformers, "
+                         "name its folder; for one of open_clip, open_clip:ARCHITECTURE/FILE") from error
+    return clip_towers(f"clip:{path}", net, _quietly("clip.clip")._transform(net.visual.input_resolution))
+
+
 def clip_towers(name, net, preprocess):
     """A `TwoTowers` over a `clip.model.CLIP` network in float32 and its torchvision preprocessing."""
-    import clip
+    clip = _quietly("clip.clip")
 
     image = (lambda pictures: torch.stack([preprocess(picture) for picture in pictures]), net.encode_image)
-    text = (lambda texts: clip.tokenize(list(texts), truncate=True), net.encode_text)
+    text = (lambda texts: clip.tokenize(list(texts), net.context_length, truncate=True), net.encode_text,
+            net.context_length, lambda texts: [len(clip._tokenizer.encode(text)) + 2 for text in texts])
     return _two_towers(name, net, net.text_projection.shape[1], image, text, net.logit_scale.exp())
 
 
 def _open_clip(name):
-    """open_clip: ARCHITECTURE/PRETRAINED, as its `list_pretrained` names them."""
-    import open_clip
+    """open_clip: ARCHITECTURE/PRETRAINED, as its `list_pretrained` names them; ARCHITECTURE/FILE; or a folder in its format."""
+    open_clip = _quietly("open_clip")
 
+    if (pathlib.Path(name) / "open_clip_config.json").is_file():
+        return _open_clip_load(name, f"local-dir:{name}")
     architecture, _, tag = name.partition("/")
     if architecture not in open_clip.list_models():
         raise unknown("open_clip architecture", architecture, open_clip.list_models())
     tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag not in tags and tag.endswith(WEIGHTS):
+        _state_dict(tag)  # told in our words what is no file of weights, before open_clip reads it
+        return _open_clip_load(name, architecture, pretrained=tag)
     if tag not in tags:
-        raise unknown(f"open_clip weights of {architecture}", tag, tags)
+        raise unknown(f"open_clip weights of {architecture}", tag, [*tags, "a file of weights"])
     if runtime.offline() or not _reachable():
         need_network(f"open_clip:{name}", "open_clip's cache", f"python -c \"import open_clip; open_clip.create_model('{architecture}', '{tag}')\"")
-    net, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=tag)
-    return open_clip_towers(f"open_clip:{name}", net, preprocess, open_clip.get_tokenizer(architecture))
+    quick = bool(_quietly("open_clip.pretrained").get_pretrained_cfg(architecture, tag).get("quick_gelu"))
+    return _open_clip_load(name, architecture, pretrained=tag, force_quick_gelu=quick)  # else OpenAI's weights would meet another activation
+
+
+def _open_clip_load(name, architecture, **options):
+    """Build, load, wrap. A file that does not fit its architecture is a `ModelError`."""
+    open_clip = _quietly("open_clip")
+    try:
+        net, _, preprocess = open_clip.create_model_and_transforms(architecture, **options)
+        tokenizer = open_clip.get_tokenizer(architecture)
+    except (RuntimeError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
+        raise ModelError(f"'open_clip:{name}' cannot be loaded: {_said(error)}") from error
+    return open_clip_towers(f"open_clip:{name}", net, preprocess, tokenizer)
 
 
 def open_clip_towers(name, net, preprocess, tokenizer):
     """A `TwoTowers` over an open_clip network, its preprocessing and its tokenizer."""
+    def count(texts):
+        if hasattr(tokenizer, "encode"):
+            return [len(tokenizer.encode(text)) + 2 for text in texts]
+        return [len(row) for row in tokenizer.tokenizer([tokenizer.clean_fn(text) for text in texts], verbose=False)["input_ids"]]
+
     image = (lambda pictures: torch.stack([preprocess(picture) for picture in pictures]), net.encode_image)
-    text = (lambda texts: tokenizer(list(texts)), net.encode_text)
+    text = (lambda texts: tokenizer(list(texts)), net.encode_text, tokenizer.context_length, count)
     width = net.text_projection.shape[1] if torch.is_tensor(getattr(net, "text_projection", None)) else net.text.output_dim
     return _two_towers(name, net, width, image, text, net.logit_scale.exp())

@@ -3,9 +3,9 @@
 import dataclasses
 import pathlib
 
-from . import embedding, images, plots
-from .datasets import EMBEDDED, load_dataset
-from .errors import ImageError, ModelError, UsageError
+from . import datasets, embedding, images, plots
+from .datasets import load_dataset
+from .errors import ModelError, UsageError
 from .index import build_index
 from .pretrained import load_model
 
@@ -68,11 +68,5 @@ def draw(index, hits, title=""):
 
 
 def picture_of(index, name):
-    """The picture called `name` of the index, as PIL RGB: out of its embedded dataset, or from the folder it was made of."""
-    if index.about.get("dataset") in EMBEDDED:
-        dataset = load_dataset(index.about["dataset"])
-        return dataset.image(dataset.row(name))
-    root = pathlib.Path(index.about.get("root") or ".")
-    if not (root / name).is_file():
-        raise ImageError(f"'{root / name}' is gone since the index was made; build the index again")
-    return images.open_image(root / name)
+    """The picture called `name` of the index, as PIL RGB: out of its named dataset, or from the folder it was made of."""
+    return datasets.picture_of(name, index.about.get("dataset"), index.about.get("root"))

@@ -1,11 +1,13 @@
 """From words to padded ids and back: a word tokenizer built here, and CLIP's own byte-pair encoding."""
 
 import collections
+import math
 import re
+import unicodedata
 
 import torch
 
-from .errors import UsageError
+from .errors import ModelError, UsageError
 
 PAD, UNKNOWN = 0, 1
 
@@ -73,23 +75,191 @@ class WordTokenizer:
         return cls(state["vocabulary"], state["length"])
 
 
-class ClipTokenizer:
-    """CLIP's byte-pair encoding, from the openai-clip package: start 49406, end 49407, padded with 0 to 77."""
+# CLIP's own cut into words: the two marks, English endings, runs of letters, single digits, runs of anything else that is no blank.
+WORD_PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
+CLIP_MERGES = 48894  # of the 262,144 lines in its file: with 512 signs and two marks they fill 49,408 ids
 
-    length, size = 77, 49408
+
+def byte_signs():
+    """A visible sign for each of the 256 bytes, in CLIP's order: printable ones stand for themselves, the rest follow from 256 on."""
+    printable = [byte for byte in range(256) if chr(byte).isprintable() and byte != 32]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(rest)}
+
+
+def merge_pair(pieces, pair):
+    """The pieces of a word with each `pair` of neighbours joined, from the left.
+
+    >>> merge_pair(["l", "o", "l", "o</w>"], ("l", "o"))
+    ['lo', 'l', 'o</w>']
+    """
+    out, place = [], 0
+    while place < len(pieces):
+        if place + 1 < len(pieces) and (pieces[place], pieces[place + 1]) == pair:
+            out.append(pieces[place] + pieces[place + 1])
+            place += 2
+        else:
+            out.append(pieces[place])
+            place += 1
+    return out
+
+
+class BytePairTokenizer:
+    """Byte-pair encoding as CLIP does it: any text of any language becomes pieces, and no piece is ever unknown.
+
+    merges: pairs of pieces, in the order learned. length: ids in a row, the two marks included. truncate: what is done with a longer
+    caption: True cuts it and keeps the end mark, False raises a `UsageError`. clean: mend broken characters and HTML entities first, as
+    openai-clip and open_clip do; False leaves them, as transformers does. Padding is id 0 as in openai-clip, which is the piece "!" too:
+    look for the end mark, never for zeros. Sources: Sennrich and co-authors 2016 (BPE), Radford and co-authors 2019 (on bytes).
+    """
+
+    def __init__(self, merges, length=77, truncate=True, clean=True):
+        if length < 3:
+            raise UsageError(f"length must be at least 3 (start, one piece, end), found {length}")
+        self.merges, self.length, self.truncate, self.clean = [tuple(pair) for pair in merges], length, truncate, clean
+        self._signs = byte_signs()
+        signs = list(self._signs.values())
+        self.vocabulary = [*signs, *(sign + WORD_END for sign in signs), *map("".join, self.merges), START, END]
+        self.ids = {piece: number for number, piece in enumerate(self.vocabulary)}
+        self._rank = {pair: number for number, pair in enumerate(self.merges)}
+        self._known = {START: [START], END: [END]}  # words met so far, cut
+        self.named = None
+
+    @classmethod
+    def clip(cls, **options):
+        """CLIP's own vocabulary, 49,408 ids, out of the file that the openai-clip package holds. options: as in `BytePairTokenizer`."""
+        import gzip
+        import importlib.util
+        import pathlib
+
+        package = importlib.util.find_spec("clip")  # found, not imported: the import takes seconds
+        file = pathlib.Path(package.origin).parent / "bpe_simple_vocab_16e6.txt.gz" if package else None
+        if file is None or not file.is_file():
+            raise ModelError("CLIP's vocabulary comes with the package openai-clip, which is not there; install it (pip install openai-clip)")
+        lines = gzip.decompress(file.read_bytes()).decode("utf8").split("\n")
+        found = cls([line.split() for line in lines[1 : 1 + CLIP_MERGES]], **options)
+        found.named = "clip"
+        return found
+
+    @classmethod
+    def train(cls, captions, merges=1000, **options):
+        """Learn up to `merges` merges from training captions: again and again the most frequent pair of neighbours becomes one piece.
+
+        Ties go to the pair that comes first in the alphabet. It stops early when no pair stands twice.
+        """
+        bare = cls([], **options)
+        count = collections.Counter(word for caption in captions for word in bare.words(caption))
+        found = learn_merges({tuple(bare._start(word)): times for word, times in count.items() if word not in (START, END)}, merges)
+        return cls(found, **options)
+
+    @property
+    def size(self):
+        """Number of ids: the rows of an embedding table."""
+        return len(self.vocabulary)
+
+    def words(self, text):
+        """The words of a text as CLIP parts them, mended and in lower case; they are cut into pieces one by one."""
+        import regex
+
+        if self.clean:
+            import html
+
+            import ftfy
+
+            text = html.unescape(html.unescape(ftfy.fix_text(text)))
+        else:
+            text = unicodedata.normalize("NFC", text)
+        return regex.findall(WORD_PATTERN, regex.sub(r"\s+", " ", text).lower(), regex.IGNORECASE)
+
+    def _start(self, word):
+        """A word as signs of its bytes, the last with the mark of a word's end."""
+        signs = [self._signs[byte] for byte in word.encode("utf8")]
+        return [*signs[:-1], signs[-1] + WORD_END]
+
+    def _cut(self, word):
+        """The pieces of a word: of all pairs of neighbours the one learned first is joined, until no pair is known."""
+        if word not in self._known:
+            pieces = self._start(word)
+            while True:
+                pair = min(zip(pieces, pieces[1:]), key=lambda pair: self._rank.get(pair, math.inf), default=None)
+                if pair not in self._rank:
+                    break
+                pieces = merge_pair(pieces, pair)
+            self._known[word] = pieces
+        return self._known[word]
+
+    def tokens(self, text):
+        """The pieces of a text, as strings; "</w>" marks the end of a word.
+
+        >>> BytePairTokenizer.clip().tokens("Dalmatians!")
+        ['dal', 'mati', 'ans</w>', '!</w>']
+        """
+        return [piece for word in self.words(text) for piece in self._cut(word)]
+
+    def encode(self, text):
+        """The ids of a text, neither marks nor padding nor cut."""
+        return [self.ids[piece] for piece in self.tokens(text)]
 
     def __call__(self, texts):
-        """Captions (list of str) to (B, 77) long; longer captions are cut, and keep their end token."""
-        import warnings
-
-        with warnings.catch_warnings():  # on import clip warns of pkg_resources, which no learner can mend
-            warnings.simplefilter("ignore", UserWarning)
-            import clip
-
-        return clip.tokenize(list(texts), truncate=True).long()
+        """Captions (list of str) to (B, length) long: start, pieces, end, zeros. A single str counts as a list of one."""
+        out = torch.zeros(len([texts] if isinstance(texts, str) else texts), self.length, dtype=torch.long)
+        for row, text in zip(out, [texts] if isinstance(texts, str) else texts, strict=True):
+            found = self.encode(text)
+            if len(found) > self.length - 2 and not self.truncate:
+                raise UsageError(f"the caption {text[:60]!r}... has {len(found)} pieces, and {self.length - 2} fit beside the two marks; shorten it, or "
+                                 "ask for truncate=True, which cuts its end off")
+            found = [self.size - 2, *found[: self.length - 2], self.size - 1]
+            row[: len(found)] = torch.tensor(found)
+        return out
 
     def decode(self, ids):
-        """One row of ids back to text, without start, end and padding."""
-        from clip.clip import _tokenizer
+        """A row of ids back to text, up to its end mark; the start mark is left out. Case, and the blanks between words, do not come back."""
+        ids = [int(number) for number in ids]
+        ids = ids[: ids.index(self.size - 1)] if self.size - 1 in ids else ids
+        text = "".join(self.vocabulary[number] for number in ids if number != self.size - 2)
+        back = {sign: byte for byte, sign in self._signs.items()}
+        return " ".join(bytes(back[sign] for sign in word).decode("utf8", "replace") for word in text.split(WORD_END)).strip()
 
-        return _tokenizer.decode([int(i) for i in ids if 0 < int(i) < 49406]).strip()
+    def to_dict(self):
+        merges = self.named or [list(pair) for pair in self.merges]  # CLIP's own by name: a megabyte less in each run
+        return {"kind": "bpe", "merges": merges, "length": self.length, "truncate": self.truncate, "clean": self.clean}
+
+    @classmethod
+    def from_dict(cls, state):
+        options = {key: state[key] for key in ("length", "truncate", "clean")}
+        return cls.clip(**options) if state["merges"] == "clip" else cls(state["merges"], **options)
+
+
+def learn_merges(words, merges):
+    """The `merges` most frequent pairs, one after the other. words: {tuple of pieces: times}. Returns a list of pairs.
+
+    After each merge only the words that held the pair are counted again.
+    """
+    words = [(list(pieces), times) for pieces, times in words.items()]
+    count, where = collections.Counter(), collections.defaultdict(set)
+    for number, (pieces, times) in enumerate(words):
+        for pair in zip(pieces, pieces[1:]):
+            count[pair] += times
+            where[pair].add(number)
+    found = []
+    while len(found) < merges and count:
+        most = max(count.values())
+        if most < 2:
+            break
+        best = min(pair for pair, times in count.items() if times == most)
+        for number in where.pop(best):
+            pieces, times = words[number]
+            for pair in zip(pieces, pieces[1:]):
+                count[pair] -= times
+            words[number] = (pieces := merge_pair(pieces, best), times)
+            for pair in zip(pieces, pieces[1:]):
+                count[pair] += times
+                where[pair].add(number)
+        found.append(best)
+        count = +count if len(found) % 100 == 0 else count  # pairs that are gone
+        count.pop(best, None)
+    return found
+
+
+ClipTokenizer = BytePairTokenizer.clip  # the tokenizer as CLIP's towers want it: (B, 77) long, longer captions cut

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import picture
-from standin import save_hub_clip
+from PIL import Image
+from standin import openai_layout, save_hub_clip
 
 from miniclip_helpers import pretrained, runtime
 from miniclip_helpers.encoders import base, load_encoder
@@ -24,14 +25,15 @@ def hub_folder(tmp_path_factory):
 
 def test_a_hub_folder_equals_transformers_own_forward(hub_folder):
     """Unit embeddings and scale against CLIPModel's logits computed by transformers itself."""
-    from transformers import CLIPModel, CLIPProcessor
+    from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
     model, pictures = pretrained.load_model(hub_folder), [picture(1, (90, 70)), picture(2, (50, 80))]
     images, texts = model.encode_image(pictures), model.encode_text(TEXTS)
     assert images.shape == (2, 32) and texts.shape == (3, 32)
     for rows in (images, texts):
         torch.testing.assert_close(rows.norm(dim=-1), torch.ones(len(rows)))
-    inputs = CLIPProcessor.from_pretrained(hub_folder)(text=TEXTS, images=pictures, return_tensors="pt", padding=True, truncation=True, max_length=77)
+    inputs = AutoTokenizer.from_pretrained(hub_folder)(TEXTS, return_tensors="pt", padding=True, truncation=True, max_length=77)
+    inputs |= CLIPImageProcessorPil.from_pretrained(hub_folder)(images=pictures, return_tensors="pt")
     with torch.no_grad():
         theirs = CLIPModel.from_pretrained(hub_folder).eval()(**inputs).logits_per_image
     torch.testing.assert_close((model.logit_scale * images @ texts.T).detach(), theirs, atol=1e-4, rtol=1e-4)
@@ -51,6 +53,8 @@ def test_the_stand_in_has_clips_real_tokenizer(hub_folder):
     ("clip:ViT-B/99", UsageError, "did you mean ViT-B/"),
     ("open_clip:ViT-B-32/laion3b", UsageError, "laion2b"),
     ("open_clip:VIT-Q/openai", UsageError, "architecture"),
+    ("clip:no/such.safetensors", ModelError, "does not exist"),
+    ("open_clip:ViT-B-32/no/such.pt", ModelError, "does not exist"),
 ])
 def test_unknown_names_name_the_nearest(name, error, words):
     with pytest.raises(error, match=words):
@@ -76,6 +80,93 @@ def test_folders_that_are_no_model_are_told(tmp_path, hub_folder):
     (tmp_path / "config.json").write_text(json.dumps({"format": "other"}))
     with pytest.raises(ModelError):
         pretrained.load_model(tmp_path)
+
+
+# weights in files of one's own
+
+
+@pytest.fixture(scope="module")
+def openai_state(hub_folder):
+    from safetensors.torch import load_file
+
+    return openai_layout(load_file(hub_folder / "model.safetensors"))
+
+
+def test_clip_files_hold_the_very_weights(openai_state, tmp_path):
+    """As safetensors, as torch writes a state dict, and with the prefix of a parallel run: the same function, not rounded to half precision."""
+    from safetensors.torch import save_file
+
+    save_file(openai_state, tmp_path / "a.safetensors")
+    torch.save(openai_state | {"input_resolution": torch.tensor(64), "context_length": torch.tensor(77), "vocab_size": torch.tensor(49408)}, tmp_path / "b.pt")
+    torch.save({"state_dict": {f"module.{key}": value for key, value in openai_state.items()}, "epoch": torch.tensor(3)}, tmp_path / "c.pt")
+    models = [pretrained.load_model(f"clip:{tmp_path / name}") for name in ("a.safetensors", "b.pt", "c.pt")]
+    for model in models:
+        for key, value in model.image_tower.net.state_dict().items():
+            assert torch.equal(value, openai_state[key]), key
+    assert len({model.image_tower.fingerprint for model in models}) == 3  # one name each, one cache each
+    rows = [model.encode_image([picture(1)]) for model in models]
+    assert torch.equal(rows[0], rows[1]) and torch.equal(rows[0], rows[2]) and rows[0].norm().item() == pytest.approx(1, abs=1e-5)
+
+
+class Evil:
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch evil",)
+
+
+@pytest.mark.parametrize("name", ["clip:{}", "open_clip:ViT-B-32/{}"])
+@pytest.mark.parametrize("kind, words", [("pickle", "no plain file|cannot be loaded"), ("torchscript", "programs|cannot be loaded"), ("empty", "no plain file|cannot be loaded"),
+                                         ("list", "no state dict|cannot be loaded"), ("other", "layout|cannot be loaded")])
+def test_files_that_are_no_weights_are_refused_and_never_run(name, kind, words, tmp_path, monkeypatch):
+    import pickle
+
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "w.pt"
+    if kind == "torchscript":
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(file))
+    else:
+        made = {"pickle": pickle.dumps({"a": Evil()}), "empty": b""}
+        torch.save([torch.ones(1)] if kind == "list" else {"a": torch.ones(1)}, file) if kind not in made else file.write_bytes(made[kind])
+    with pytest.raises(ModelError, match=words):
+        pretrained.load_model(name.format(file))
+    assert not (tmp_path / "evil").exists()
+
+
+def test_openai_weights_in_open_clip_get_their_activation(monkeypatch):
+    """ViT-B-32 is built with GELU; OpenAI's and other weights named with it were trained with QuickGELU. open_clip only warns."""
+    import open_clip
+
+    asked = {}
+    monkeypatch.setattr(pretrained, "_reachable", lambda: True)
+    for name in ("MINICLIP_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def create(architecture, pretrained, force_quick_gelu):
+        asked[pretrained] = force_quick_gelu
+        raise RuntimeError("no download in a test")
+
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", create)
+    for tag in ("openai", "laion400m_e32", "laion2b_s34b_b79k"):
+        with pytest.raises(ModelError, match="no download in a test"):
+            pretrained.load_model(f"open_clip:ViT-B-32/{tag}")
+    assert asked == {"openai": True, "laion400m_e32": True, "laion2b_s34b_b79k": False}
+
+
+def test_a_folder_of_open_clip_needs_no_prefix(tmp_path):
+    import open_clip
+    from safetensors.torch import save_file
+
+    config = {"embed_dim": 32, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+              "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}}
+    net = open_clip.model.CLIP(**config).eval()
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}))
+    save_file({key: value.contiguous() for key, value in net.state_dict().items()}, tmp_path / "open_clip_model.safetensors")
+    model, white = pretrained.load_model(tmp_path), Image.new("RGB", (40, 40), "white")
+    torch.testing.assert_close(model.image_tower.prepare([white]), torch.full((1, 3, 32, 32), 2.0))  # its own mean and deviation
+    with torch.no_grad():
+        theirs = net.encode_image(torch.full((1, 3, 32, 32), 2.0), normalize=True)
+    torch.testing.assert_close(model.encode_image([white]), theirs, atol=1e-5, rtol=0)
 
 
 def test_weights_of_another_sha256_are_refused(monkeypatch):

@@ -1,5 +1,6 @@
 """Widgets are driven from Python: a value is set, the picture must change; what is wrong is said in the panel."""
 
+import datetime
 import io
 import time
 
@@ -133,6 +134,63 @@ def test_matrix_values_refuse_what_has_no_meaning():
         widgets.matrix_values(np.eye(2), 0.0, "rows")
 
 
+@pytest.fixture
+def playground(model, dataset):
+    return widgets.zero_shot_playground(model, list(dataset.images()), list(COLOURS), "a {} thing", names=dataset.names)
+
+
+def test_the_playground_redraws_for_every_control(playground):
+    assert playground.status.value.startswith("red: red ") and playground.image.value == playground.picture.png
+    assert playground.image.layout.display == "none" and size(playground.picture.png)[0] > 500
+    seen = [playground.image.value]
+    for name, value, start in [("picture", 2, "blue: blue "), ("temperature", 2.0, "blue: blue "), ("labels", "green\nred\n\n", "blue: "), ("template", "{} and blue", "blue: ")]:
+        playground.controls[name].value = value
+        assert playground.image.value not in seen and playground.status.value.startswith(start), name
+        seen.append(playground.image.value)
+    assert "blue " not in playground.status.value.removeprefix("blue: ") and playground.status.value.count("%") == 2  # two labels are left
+
+
+def test_the_playground_says_the_probabilities_of_classify(playground, model, dataset):
+    from miniclip_helpers import zero_shot
+
+    playground.controls["temperature"].value = 0.5
+    by_hand = zero_shot.classify(model, [dataset.image(0)], list(COLOURS), "a {} thing", temperature=0.5)[0]
+    assert playground.status.value == "red: " + ", ".join(f"{label} {share:.1%}" for share, label in sorted(zip(by_hand.tolist(), COLOURS), reverse=True))
+
+
+def test_the_playground_takes_a_picture_of_your_own(playground):
+    playground.controls["picture"].value = -1
+    assert "upload a picture of your own" in playground.status.value
+    file = io.BytesIO()
+    Image.new("RGB", (30, 30), COLOURS["green"]).save(file, "PNG")
+    before = playground.image.value
+    playground.controls["upload"].value = [{"name": "grass.png", "type": "image/png", "size": 1, "content": file.getvalue(), "last_modified": datetime.datetime.now()}]
+    assert playground.status.value.startswith("grass: green ") and playground.image.value != before
+    playground.controls["picture"].value = 0
+    assert playground.status.value.startswith("red: red ")
+    playground.controls["upload"].value = [{"name": "x.png", "type": "image/png", "size": 1, "content": b"no picture", "last_modified": datetime.datetime.now()}]
+    assert "cannot be read as a picture" in playground.status.value and playground.controls["picture"].value == -1
+
+
+@pytest.mark.parametrize("name, value, words", [("labels", " \n", "at least one label"), ("labels", "red", "always gets 100 %"), ("labels", "red\nblue\nRed", "stand twice"),
+                                                ("template", "a thing", "one {}")])
+def test_the_playground_says_what_cannot_work(playground, name, value, words):
+    before = playground.image.value
+    playground.controls[name].value = value
+    assert words in playground.status.value and plots.PALETTE["red"] in playground.status.value and playground.image.value == before
+
+
+def test_the_playground_says_that_a_label_is_cut(playground, model):
+    model.text_tower.context, model.text_tower.token_counts = 4, lambda texts: [len(text.split()) for text in texts]
+    playground.controls["labels"].value = "red\nblue of the deep sea"
+    assert playground.status.value.startswith("red: red ") and "1 text is longer than the 4 tokens" in playground.status.value
+
+
+def test_many_labels_show_the_best_few(playground):
+    playground.controls["labels"].value = "\n".join(["red", *(f"thing {number}" for number in range(300))])
+    assert playground.status.value.startswith("red: red ") and size(playground.image.value)[1] < 500
+
+
 def test_the_player_shows_each_frame():
     player = widgets.replay([np.eye(5) * step for step in range(4)], titles=["start", "a", "b", "end"])
     frames = [player.image.value]
@@ -168,7 +226,7 @@ def test_a_panel_shows_a_still_picture_and_no_state_in_text(model, dataset, monk
 def test_every_control_has_a_label(model, dataset):
     images = list(dataset.images())
     panels = [widgets.search_box(model, model.encode_image(images), dataset, query="red", k=1), widgets.similarity_explorer(model, images, ["red"])]
-    panels.append(widgets.replay([np.eye(2)]))
+    panels += [widgets.replay([np.eye(2)]), widgets.zero_shot_playground(model, images, ["red", "blue"])]
     for panel in panels:
         assert all(control.description for control in panel.controls.values())
 

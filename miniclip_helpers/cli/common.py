@@ -1,22 +1,47 @@
 """What the commands share: a parser with examples, the common arguments, data and JSON."""
 
 import argparse
+import functools
 import json
 import pathlib
 import sys
+import warnings
 
 
 def command(commands, name, call, summary, examples):
     """A parser for one command, with its examples under its help."""
     examples = "examples:\n" + "\n".join(f"  {line}" for line in examples)
     parser = commands.add_parser(name, help=summary, description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.set_defaults(call=call)
+    parser.set_defaults(call=telling(call))
     return parser
 
 
+def telling(call):
+    """The command `call`, with the package's own warnings as one line each, without the place in the code that they come from."""
+    @functools.wraps(call)
+    def run(args):
+        with warnings.catch_warnings():
+            other = warnings.showwarning
+
+            def show(message, category, *place, **options):
+                if category.__module__.split(".")[0] == __name__.split(".")[0]:
+                    print(f"miniclip: {message}", file=sys.stderr)
+                else:
+                    other(message, category, *place, **options)
+
+            warnings.showwarning = show
+            return call(args)
+
+    return run
+
+
 def add_data(parser):
-    parser.add_argument("--data", required=True, metavar="D", help="emoji, stamps, photos8, or a folder or file of pictures and captions")
+    parser.add_argument("--data", required=True, metavar="D", help="emoji, stamps, photos8, cifar100, fashion, or a folder or file of pictures and captions")
     parser.add_argument("--skip-problems", action="store_true", help="leave faulty rows out, and list them, instead of stopping")
+
+
+def add_captions(parser):
+    parser.add_argument("--captions", choices=["all", "first"], default="all", help="all captions of each picture (default), or its first alone")
 
 
 def add_model(parser):
@@ -38,10 +63,10 @@ def write_json(file, value):
         print(f"written: {file}")
 
 
-def load_data(data, skip_problems=False):
+def load_data(data, skip_problems=False, captions="all"):
     from ..datasets import load_dataset
 
-    dataset = load_dataset(data, skip_problems=skip_problems)
+    dataset = load_dataset(data, skip_problems=skip_problems, captions=captions)
     for problem in dataset.problems:
         print(f"left out: {problem}", file=sys.stderr)
     return dataset

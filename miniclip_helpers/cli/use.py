@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 
 from ..errors import UsageError
-from .common import add_data, add_json, add_model, command, load_data, write_json
+from .common import add_captions, add_data, add_json, add_model, command, load_data, write_json
 
 
 def add_use(commands):
@@ -14,6 +14,7 @@ def add_use(commands):
          "miniclip evaluate --model runs/mine --data photos/ --split runs/mine/split.json --part test --json scores.json"])
     add_model(evaluate)
     add_data(evaluate)
+    add_captions(evaluate)
     subset = evaluate.add_mutually_exclusive_group()
     subset.add_argument("--images-from", type=pathlib.Path, metavar="FILE", help="a text file, one image name a line")
     subset.add_argument("--split", type=pathlib.Path, metavar="FILE", help="JSON with lists of image names; --part says which")
@@ -21,11 +22,21 @@ def add_use(commands):
     add_json(evaluate)
     zero = command(commands, "zero-shot", zero_shot, "name pictures by labels of your own",
         ["miniclip zero-shot --labels cat,dog,teapot cat.jpg",
-         "miniclip zero-shot --labels cat,dog --template 'a drawing of a {}' *.png"])
+         "miniclip zero-shot --labels-from nouns.txt --templates imagenet --top 3 *.jpg",
+         "miniclip zero-shot --labels cat,dog --template 'a drawing of a {}' *.png",
+         "miniclip zero-shot --yes-no --labels dog,beach --opposite 'a photo of a street.' holiday.jpg"])
     add_model(zero)
-    zero.add_argument("--labels", required=True, metavar="a,b,c")
-    zero.add_argument("--template", action="append", metavar="T",
-                      help="a sentence with {} for the label; may be given several times (default 'a photo of a {}.')")
+    labels = zero.add_mutually_exclusive_group(required=True)
+    labels.add_argument("--labels", metavar="a,b,c")
+    labels.add_argument("--labels-from", type=pathlib.Path, metavar="FILE", help="a text file, one label a line, or a JSON list")
+    sentences = zero.add_mutually_exclusive_group()
+    sentences.add_argument("--template", action="append", metavar="T",
+                           help="a sentence with {} for the label; may be given several times (default 'a photo of a {}.')")
+    sentences.add_argument("--templates", choices=("one", "seven", "imagenet"), help="a set of templates: the default one, seven, or the 80 of CLIP's paper")
+    zero.add_argument("--temperature", type=float, metavar="T", help="of the softmax (default: the model's own); lower is more sure, the order stays")
+    zero.add_argument("--top", type=int, default=5, metavar="K", help="how many labels to tell for each photo (default 5)")
+    zero.add_argument("--yes-no", action="store_true", help="ask of each label by itself whether the photo shows it")
+    zero.add_argument("--opposite", action="append", metavar="SENTENCE", help="what no means under --yes-no; may be given several times")
     zero.add_argument("photos", nargs="+", metavar="PHOTO")
     add_json(zero)
 
@@ -57,7 +68,7 @@ def evaluate_model(args):
 
     if args.part and not args.split:
         raise UsageError("--part names a part of a split file: give --split FILE too")
-    dataset = chosen_part(load_data(args.data, args.skip_problems), args)
+    dataset = chosen_part(load_data(args.data, args.skip_problems, args.captions), args)
     report = retrieval.evaluate(load_model(args.model), dataset)
     print(f"{report['n_images']} images, {report['n_captions']} captions; 95 % intervals in brackets")
     print(retrieval.as_table(report).to_string())
@@ -83,16 +94,36 @@ def zero_shot(args):
     from .. import zero_shot as zero
     from ..pretrained import load_model
 
-    labels = [label.strip() for label in args.labels.split(",") if label.strip()]
-    zero.class_texts(labels, args.template or [zero.TEMPLATE])  # wrong labels are told before anything is loaded
+    labels = zero.read_labels(args.labels_from) if args.labels_from else [label.strip() for label in args.labels.split(",") if label.strip()]
+    sets = {"seven": lambda: zero.TEMPLATES, "imagenet": zero.imagenet_templates}
+    templates = args.template or sets.get(args.templates, lambda: [zero.TEMPLATE])()
+    texts = zero.class_texts(labels, templates)  # what cannot work is told before anything is loaded
+    check_question(args, labels)
     pictures = [images.open_image(photo) for photo in args.photos]
-    probabilities = zero.classify(load_model(args.model), pictures, labels, args.template or [zero.TEMPLATE])
-    found = {photo: dict(row) for photo, row in zip(args.photos, zero.top_labels(probabilities, labels))}
-    for photo, row in found.items():
+    model = load_model(args.model)
+    if args.yes_no:
+        shares = zero.yes_no(model, pictures, texts, args.opposite or zero.OPPOSITES, args.temperature)
+    else:
+        shares = zero.classify(model, pictures, labels, templates, args.temperature)
+    found = [dict(row) for row in zero.top_labels(shares, labels, args.top)]
+    for photo, row in zip(args.photos, found):
         print(photo)
         for label, share in row.items():
             print(f"  {share:6.1%}  {label}")
-    write_json(args.json, found)
+    write_json(args.json, dict(zip(args.photos, found)))
+
+
+def check_question(args, labels):
+    """Raise a `UsageError` for options of zero-shot that do not go together."""
+    from .. import zero_shot as zero
+
+    if args.opposite and not args.yes_no:
+        raise UsageError("--opposite says what no means: give --yes-no too, or leave it out and name the opposite as a label")
+    if not args.yes_no:
+        zero.check_several(labels)
+    if args.top < 1:
+        raise UsageError(f"--top must be at least 1, found {args.top}")
+    zero.scale_of(None, 1.0 if args.temperature is None else args.temperature)
 
 
 def index_photos(args):

@@ -2,39 +2,73 @@
 
 import pathlib
 
-from .. import runtime
-from ..errors import DataError, UsageError, unknown
-from . import formats
+from .. import images, runtime
+from ..errors import DataError, ImageError, UsageError, unknown
+from . import cifar, formats
+from .addresses import download_pictures, read_addresses
+from .duplicates import near_duplicates
+from .formats import find_picture
 from .splits import read_names, read_split, write_split
 from .table import ImageTextDataset
+from .writing import write_dataset
 
-__all__ = ["EMBEDDED", "ImageTextDataset", "load_dataset", "read_names", "read_split", "write_split"]
+__all__ = ["EMBEDDED", "FETCHED", "NAMES", "ImageTextDataset", "download_pictures", "find_picture", "load_dataset", "near_duplicates", "picture_of",
+           "read_addresses", "read_names", "read_split", "write_dataset", "write_split"]
 
 EMBEDDED = ("emoji", "stamps", "photos8")
+FETCHED = ("cifar100", "cifar100:train", "fashion")
+NAMES = EMBEDDED + FETCHED
+CAPTIONS = ("all", "first")
 
 
-def load_dataset(name_or_path, skip_problems=False):
+def load_dataset(name_or_path, skip_problems=False, captions="all"):
     """The dataset called `name_or_path`, or the one in that file or folder, its format detected.
 
-    Names: "emoji" (4,858 pictures of 1,636 concepts by three vendors), "stamps" (950 pictures), "photos8" (scikit-image's eight).
-    Paths: a folder with captions.json, captions.txt (Kaggle's Flickr8k), Flickr8k.token.txt, one *.jsonl, *.csv or *.parquet,
-    or just photos; or one such file, its pictures beside it or in images/ or Images/ beside it.
+    Names: "emoji" (4,858 pictures of 1,636 concepts by three vendors), "stamps" (950 pictures), "photos8" (scikit-image's eight) are
+    embedded; "cifar100" (the 10,000 test pictures), "cifar100:train" (50,000) and "fashion" (44,000 products) are fetched once.
+    Paths: a folder with captions.json, captions.txt (Kaggle's Flickr8k), Flickr8k.token.txt, styles.csv (Fashion Products), one
+    *.jsonl, *.csv, *.tsv or *.parquet, or train, val and test as *.jsonl, *.csv or *.tsv (told apart in the column "split"),
+    cifar-100-python/, or just photos; or one such file, its pictures beside it or in images/ or Images/ beside it. A folder of
+    CIFAR-100 followed by ":train" is its training part.
 
-    What is wrong is listed in a `DataError` (file, line, why). With `skip_problems` the faulty rows are left out instead, and
-    listed in `.problems` of the dataset.
+    captions: "all", or "first" of each image. What is wrong is listed in a `DataError` (file, line, why). With `skip_problems` the
+    faulty rows are left out instead, and listed in `.problems` of the dataset.
     """
-    if isinstance(name_or_path, ImageTextDataset):
-        return name_or_path
-    if not str(name_or_path).strip():
-        raise UsageError(f"expected a dataset's name ({', '.join(EMBEDDED)}), a folder or a file of captions, found nothing")
-    path = pathlib.Path(name_or_path)
-    if str(name_or_path) in EMBEDDED:
-        return _embedded(str(name_or_path))
+    if captions not in CAPTIONS:
+        raise unknown("choice of captions", captions, CAPTIONS)
+    dataset = name_or_path if isinstance(name_or_path, ImageTextDataset) else _load(str(name_or_path), skip_problems)
+    return dataset.first_captions() if captions == "first" else dataset
+
+
+def picture_of(name, dataset, root=None):
+    """The picture called `name`, as PIL RGB, of what was loaded before and is known by its dataset's `.name` and `.root` alone."""
+    if root is None and dataset in NAMES:
+        dataset = load_dataset(dataset)
+        return dataset.image(dataset.row(name))
+    if root is not None and cifar.is_folder(root):
+        dataset = load_dataset(f"{root}:{name.partition('-')[0]}")
+        return dataset.image(dataset.row(name))
+    file = find_picture(pathlib.Path(root or "."), name)
+    if not file.is_file():
+        raise ImageError(f"'{file}' is gone since the index was made; build the index again")
+    return images.open_image(file)
+
+
+def _load(name, skip_problems):
+    if not name.strip():
+        raise UsageError(f"expected a dataset's name ({', '.join(NAMES)}), a folder or a file of captions, found nothing")
+    path, (before, _, part) = pathlib.Path(name), name.rpartition(":")
+    if name in EMBEDDED:
+        return _embedded(name)
+    if name in FETCHED or before == "cifar100":
+        return _fetched(name)
     if path.exists():
         return formats.load_path(path, skip_problems)
-    if path.suffix or len(path.parts) > 1 or str(name_or_path).startswith("."):
-        raise DataError(f"'{name_or_path}' does not exist; expected a dataset's name ({', '.join(EMBEDDED)}), a folder or a file of captions")
-    raise unknown("dataset", name_or_path, [*EMBEDDED, "or a path that exists"])
+    if before and cifar.is_folder(before):
+        return cifar.load_cifar100(before, part)
+    if path.suffix or len(path.parts) > 1 or name.startswith("."):
+        raise DataError(f"'{name}' does not exist; expected a dataset's name ({', '.join(NAMES)}), a folder or a file of captions")
+    raise unknown("dataset", name, [*NAMES, "or a path that exists"])
 
 
 def _embedded(name):
@@ -42,4 +76,14 @@ def _embedded(name):
         from .photos8 import load_photos8
 
         return load_photos8()
-    return formats.load_parquet(runtime.data_dir() / f"{name}.parquet", name=name)
+    from .parquet import load_parquet
+
+    return load_parquet(runtime.data_dir() / f"{name}.parquet", name=name)
+
+
+def _fetched(name):
+    if name == "fashion":
+        from .fashion import load_fashion
+
+        return load_fashion()
+    return cifar.load_cifar100(part=name.partition(":")[2] or "test")

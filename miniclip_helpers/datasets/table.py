@@ -63,11 +63,20 @@ class ImageTextDataset:
         """The file of picture `i`, or None for an embedded one."""
         return self._sources[i] if isinstance(self._sources[i], pathlib.Path) else None
 
+    def file_bytes(self, i):
+        """The bytes of the file of picture `i`, as they lie on the disk or in the table."""
+        source = self._sources[i]
+        return source.read_bytes() if isinstance(source, pathlib.Path) else bytes(source)
+
     def fingerprint(self, i):
         """A name for the content of picture `i`: the sha256 of its bytes. Equal pictures have equal fingerprints."""
-        source = self._sources[i]
-        data = source.read_bytes() if isinstance(source, pathlib.Path) else bytes(source)
-        return hashlib.sha256(data).hexdigest()
+        return hashlib.sha256(self.file_bytes(i)).hexdigest()
+
+    def first_captions(self):
+        """The same dataset with the first caption of each image alone."""
+        first = self.subset(range(len(self)))
+        first.captions = [row[:1] for row in first.captions]
+        return first
 
     def row(self, name):
         """The row of the image called `name`."""

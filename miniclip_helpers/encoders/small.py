@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ..images import Preprocess
-from ..tokenizers import WordTokenizer
+from ..tokenizers import WordTokenizer, words
 from .base import Tower
 
 
@@ -63,6 +63,15 @@ class BagOfWords(Tower):
 
     def prepare(self, texts):
         return self.tokenizer(texts)
+
+    @property
+    def context(self):
+        """How many words are read."""
+        return self.options["length"]
+
+    def token_counts(self, texts):
+        """The words of each text, uncut."""
+        return [len(words(text)) for text in texts]
 
     def forward(self, batch):
         return self.hidden(self.words(batch))

@@ -39,6 +39,23 @@ class LinearHead(Head):
         return (features - self.mean) @ self.weight
 
 
+class MlpHead(Head):
+    """Two linear maps with batch normalisation, ReLU and dropout between them, as source document 001 projects its pictures.
+
+    hidden: twice `dim` unless said; the document names none. In training the rows of a batch share their statistics, so it needs two rows.
+    """
+
+    kind = "mlp"
+
+    def __init__(self, width, dim, hidden=None, dropout=0.2):
+        hidden = hidden or 2 * dim
+        super().__init__(width=width, dim=dim, hidden=hidden, dropout=dropout)
+        self.layers = nn.Sequential(nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+
+    def forward(self, features):
+        return self.layers(features)
+
+
 class BlockHead(Head):
     """One linear map over several blocks of features, each block made comparable first.
 
@@ -99,7 +116,7 @@ class ConcatHead(Head):
         return torch.cat(rows, dim=-1)
 
 
-HEADS = {head.kind: head for head in (Identity, LinearHead, BlockHead, ConseHead, ConcatHead)}
+HEADS = {head.kind: head for head in (Identity, LinearHead, MlpHead, BlockHead, ConseHead, ConcatHead)}
 
 
 def build_head(kind, options):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from . import lengths
 from .heads import Identity
 
 MAX_LOGIT_SCALE = 100.0  # Radford et al. 2021, section 2.5: clipped, to keep training stable
@@ -48,11 +49,13 @@ class TwoTowers(nn.Module):
         return self._encode(images, self.image_tower, self.project_images, "pictures", 8)
 
     def encode_text(self, texts):
-        """Texts (list of str) to (M, D) unit rows, without gradients."""
+        """Texts (list of str) to (M, D) unit rows, without gradients. Longer ones than the tower reads are cut, with a `LongTextWarning`."""
         from ..errors import UsageError
 
         if isinstance(texts, str):
             raise UsageError(f"expected a list of texts, found one string; write [{texts[:30]!r}]")
+        texts = list(texts)
+        lengths.tell_long(self.text_tower, texts)
         return self._encode(texts, self.text_tower, self.project_texts, "texts", BATCH)
 
     def _encode(self, inputs, tower, project, what, batch):

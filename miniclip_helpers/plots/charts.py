@@ -95,6 +95,6 @@ def reliability(tables, title="", height=3.8):
         x, y = (np.asarray(table[key], dtype=float)[count > 0] for key in ("confidence", "accuracy"))
         axes.plot(x, y, color=colour, linewidth=1.4, label=label)
         axes.scatter(x, y, s=12 + 120 * count[count > 0] / count.max(), color=colour, alpha=0.8)
-    axes.set(xlabel="confidence: the probability of the best label", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=title)
+    axes.set(xlabel="confidence: the probability of the best label", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02), title=title)
     axes.legend(loc="upper left")
     return figure

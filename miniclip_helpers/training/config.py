@@ -29,7 +29,7 @@ class TrainConfig:
 
     def __post_init__(self):
         get_loss(self.loss)
-        limits = {"epochs": (1, None), "batch_size": (2, None), "learning_rate": (0, None), "weight_decay": (0, None), "warmup": (0, 1),
+        limits = {"epochs": (1, None), "batch_size": (2, None), "learning_rate": (0, 1e9), "weight_decay": (0, None), "warmup": (0, 1),
                   "clip_norm": (1e-9, None), "patience": (0, None)}
         for name, (low, high) in limits.items():
             value = getattr(self, name)

@@ -83,26 +83,45 @@ def best_scale(cosines, owner):
     return SCALES[place], losses[place]
 
 
+class ClosedForm:
+    """What a set of pairs says about two locked towers: from here on, any shrinkage is a small problem.
+
+    start: (image head, text head) that stay beside the fitted ones, by default those of `mini` where these are its towers.
+    """
+
+    def __init__(self, image_tower, text_tower, train, start=None):
+        self.towers = image_tower, text_tower
+        self.widths = list(BLOCKS.values()) if image_tower.name == "efficientnet-lite0" else [image_tower.width]
+        self.statistics = pair_statistics(BlockHead(self.widths, 1).blocks(train.images), F.normalize(train.texts, dim=-1), train.owner)
+        self.start = start or mini_heads(*self.towers)
+
+    def model(self, image_shrink, text_shrink, share=MINI_SHARE):
+        """The model with these shrinkages; share: that of the starting heads in the cosine."""
+        heads = block_heads(canonical_maps(self.statistics, image_shrink, text_shrink), self.widths, self.towers[1].width)
+        if self.start:
+            heads = [beside(head, other, tower.width, share) for head, other, tower in zip(heads, self.start, self.towers, strict=True)]
+        return TwoTowers(*self.towers, *heads).eval()
+
+
+def with_scale(model, part):
+    """`model` with the logit scale under which `part` is most likely, its cosines and the loss."""
+    cosines = similarity(model, part)
+    scale, loss = best_scale(cosines, part.owner)
+    with torch.no_grad():
+        model.log_logit_scale.fill_(torch.tensor(scale).log())
+    return cosines, scale, loss
+
+
 def fit_closed_form(image_tower, text_tower, train, val=None, image_shrinks=IMAGE_SHRINK, text_shrinks=TEXT_SHRINK):
     """The model with the best closed-form heads, and the history: one row per setting tried.
 
     train, val: `Features`. The setting with the best mean reciprocal rank on `val` is taken, the default where nothing beats it or
     there is no `val`. Nothing here is random.
     """
-    widths = list(BLOCKS.values()) if image_tower.name == "efficientnet-lite0" else [image_tower.width]
-    shape = BlockHead(widths, 1)
-    statistics = pair_statistics(shape.blocks(train.images), F.normalize(train.texts, dim=-1), train.owner)
-    extra, best, rows = mini_heads(image_tower, text_tower), None, []
+    pairs, best, rows = ClosedForm(image_tower, text_tower, train), None, []
     for image_shrink, text_shrink in [(a, b) for a in image_shrinks for b in text_shrinks][: None if val else 1]:
-        heads = block_heads(canonical_maps(statistics, image_shrink, text_shrink), widths, text_tower.width)
-        if extra:
-            heads = [beside(head, other, tower.width, MINI_SHARE) for head, other, tower in zip(heads, extra, (image_tower, text_tower), strict=True)]
-        model = TwoTowers(image_tower, text_tower, *heads).eval()
-        part = val or train
-        cosines = similarity(model, part)
-        scale, loss = best_scale(cosines, part.owner)
-        with torch.no_grad():
-            model.log_logit_scale.fill_(torch.tensor(scale).log())
+        model = pairs.model(image_shrink, text_shrink)
+        cosines, scale, loss = with_scale(model, val or train)
         found = measure(cosines, val.owner) if val else {"score": 0.0}
         setting = {"image_shrink": image_shrink, "text_shrink": text_shrink, "loss": loss, "logit_scale": scale}
         rows.append({"stage": "closed form", "step": len(rows)} | setting | found)

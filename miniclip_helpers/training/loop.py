@@ -11,6 +11,8 @@ from .. import runtime
 from ..errors import MiniclipError, ModelError
 from ..losses import get_loss
 
+DIVERGED = "is not a number any more: lower the learning rate, or warm up for longer; the last good state is kept"
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -61,16 +63,18 @@ def train_step(model, batch, optimizer, config):
     """One step: two encodings, the loss, backward, clip, step. Returns (loss, gradient norm before clipping).
 
     model: called as model(images, texts) -> (image_embeddings, text_embeddings, logit_scale). batch: (images, texts, groups).
-    Raises `MiniclipError` at a loss that is not finite, before any weight has changed.
+    Raises `MiniclipError` at a loss or a gradient that is not finite, before any weight has changed.
     """
     images, texts, groups = batch
     image_embeddings, text_embeddings, scale = model(images, texts)  # (B, D), (B, D), ()
     loss = loss_of(config, image_embeddings, text_embeddings, scale, groups)
     if not torch.isfinite(loss):
-        raise MiniclipError("the loss is not a number any more: lower the learning rate, or warm up for longer; the last good state is kept")
+        raise MiniclipError(f"the loss {DIVERGED}")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], config.clip_norm)
+    if not torch.isfinite(norm):  # clipping by it would make every weight NaN
+        raise MiniclipError(f"the gradient {DIVERGED}")
     optimizer.step()
     return loss.item(), norm.item()
 
@@ -115,7 +119,8 @@ def load_checkpoint(path, config):
 
 
 def fit(model, batches, config, validate=None, checkpoint=None):
-    """Train, and yield a `Record` per step. Afterwards, however it ends, the model holds its best weights by validation.
+    """Train, and yield a `Record` per step. Afterwards, however it ends, the model holds its best weights by validation; where it
+    diverged without any, those of the last whole epoch, or of the start.
 
     batches: `PairBatches`, or anything with a length and `epoch(generator)`. validate: function of no arguments that returns a dict with
     "score", higher is better; called in evaluation mode after each epoch. checkpoint: a file; written after each epoch, and gone on
@@ -124,11 +129,17 @@ def fit(model, batches, config, validate=None, checkpoint=None):
     state, steps, begin = _State(model, config), config.epochs * len(batches), time.monotonic()
     if checkpoint is not None and checkpoint.exists():
         state.load(load_checkpoint(checkpoint, config))
+    good = copy.deepcopy(model.state_dict())
     try:
         while state.epoch < config.epochs and not (config.patience and state.waited >= config.patience):
             yield from _epoch(state, batches, config, steps, validate, begin)
             if checkpoint is not None:
                 save_checkpoint(state, checkpoint, config)
+            if validate is None:
+                good = copy.deepcopy(model.state_dict())
+    except MiniclipError:
+        model.load_state_dict(good)  # what a diverging epoch left behind is of no use
+        raise
     finally:
         if state.best is not None:
             model.load_state_dict(state.best)

@@ -1,110 +1,75 @@
 """What `miniclip train` does: a dataset to a model folder, whole or not at all, and resumable while gradients are at work."""
 
 import copy
-import csv
 import dataclasses
-import json
 import pathlib
 
 import torch
 
 from .. import datasets, runtime
-from ..encoders import IMAGE_ENCODERS, TEXT_ENCODERS, load_encoder
-from ..errors import DataError, ModelError, UsageError, unknown
-from ..losses import get_loss
-from ..model import LinearHead, TwoTowers, save_model
-from ..tokenizers import WordTokenizer
-from .config import TrainConfig
-from .locked import features_of, fit_closed_form, locked_towers
+from ..errors import DataError, MiniclipError, UsageError
+from ..model import save_model
+from .folder import begin, keep_good, write_history
+from .folder import check_resumed as _check_resumed
+from .folder import finished as _finished
+from .folder import read_history as _read_history
+from .locked import features_of, fit_closed_form
 from .loop import fit
+from .plan import VAL_SIZE, Plan
 from .sides import on_features, pair_batches, validation
-
-FINISHED, PARTIAL = {"model.safetensors", "config.json", "split.json", "history.csv"}, {"run.json", "checkpoint.pt", "history.csv"}
-EPOCHS, RATE = 30, 1e-3
-POLISH_EPOCHS, POLISH_RATE = 10, 1e-4  # from the closed form on: small steps
-DIM, VAL_SIZE = 128, 0.1
+from .towers import build_model, image_tower, text_tower
 
 
-def train_run(data, out, image_encoder=None, text_encoder=None, loss=None, epochs=None, seed=0, val_size=None, split=None, resume=False):
+def train_run(data, out, image_encoder=None, text_encoder=None, loss=None, epochs=None, seed=0, val_size=None, split=None, resume=False,
+              preset=None, unlock=None, **settings):
     """Train a model on a dataset and write it to the folder `out`: model.safetensors, config.json, split.json, history.csv.
 
-    data: a dataset, its name or its path. Without encoders the towers of `mini` stay locked and the heads come in closed form; `loss`
-    or `epochs` add that many epochs of gradient steps. Small towers are trained from zero. val_size: share of the images kept for
-    validation, 0 for none. split: a JSON file; then `train` is trained on, `val` chosen on, `test` never opened. resume: go on from
-    what `out` holds. seed: draws the validation images, the weights of what starts from zero and the batches; the closed form itself
-    holds no chance. Returns the path. Raises `UsageError` for what cannot work and `DataError` for data that cannot be trained on.
+    data: a dataset, its name or its path. Without encoders the towers are `mini`'s. Published weights stay locked, their features are
+    computed once and the heads come in closed form; `loss`, `epochs`, `batch_size`, `learning_rate` or `patience` add gradient steps. With
+    unlock=True published weights learn too, from augmented pixels. What has no weights on this machine starts from zero and always learns.
+    preset: "000", "001" or "004", see `presets`; anything else that is given comes before it. val_size: share of the images kept for
+    validation, 0 for none. split: a JSON file; then `train` is trained on, `val` chosen on, `test` never opened. resume: go on from what
+    `out` holds. seed: draws the validation images, the weights of what starts from zero and the batches; the closed form itself holds no
+    chance. settings: pretrained, size, dim, batch_size, learning_rate, patience, captions ("all" or "first"), see `Plan`.
+
+    Returns the path. Raises `UsageError` for what cannot work, `DataError` for data that cannot be trained on, `MiniclipError` when the
+    loss or a gradient is not a number any more: then `out` holds the last good model as the folder last-good, if any epoch was finished.
     """
-    out = pathlib.Path(out)
-    _check_names(image_encoder, text_encoder, loss, epochs, seed, val_size, split)
+    unknown = set(settings) - {field.name for field in dataclasses.fields(Plan)}
+    if unknown:
+        raise UsageError(f"train_run takes no {', '.join(sorted(unknown))}; it takes {', '.join(field.name for field in dataclasses.fields(Plan))}")
+    out, plan = pathlib.Path(out), Plan(image_encoder, text_encoder, loss, epochs, seed, preset, unlock, **settings)
+    _check_val_size(plan, val_size, split)
     if _finished(out, resume):
         return out
     dataset = datasets.load_dataset(data)
-    parts, names = _parts(dataset, val_size, split, seed)
-    asked = {"data": dataset.name, "image_encoder": image_encoder, "text_encoder": text_encoder, "loss": loss, "epochs": epochs, "seed": seed, "split": names}
+    parts, names = _parts(dataset.first_captions() if plan.first_captions else dataset, val_size, split, seed, plan.recipe and plan.recipe.split)
+    asked = {"data": dataset.name} | plan.asked() | {"split": names}
     _check_resumed(out, asked)
     with torch.random.fork_rng():  # modules draw their first weights from the global state
         torch.manual_seed(seed)
-        model, rows = _train(parts, image_encoder, text_encoder, loss, epochs, seed, out, asked)
+        model, rows = _train(parts, plan, out, asked)
     asked.pop("split")
+    towers = {"image": model.image_tower.describe(), "text": model.text_tower.describe()}
     with runtime.writing_folder(out) as folder:
-        save_model(model, folder, extra={"training": asked | {part: len(found) for part, found in parts.items()}})
+        save_model(model, folder, extra={"training": asked | {"towers": towers} | {part: len(found) for part, found in parts.items()}})
         datasets.write_split(folder / "split.json", names)
         write_history(folder / "history.csv", rows)
     return out
 
 
-def _check_names(image_encoder, text_encoder, loss, epochs, seed, val_size, split):
-    """All that can be said about the arguments before anything is read."""
-    for kind, name, known in (("image encoder", image_encoder, IMAGE_ENCODERS), ("text encoder", text_encoder, TEXT_ENCODERS)):
-        if name is not None and name not in known:
-            raise unknown(kind, name, known)
-    if loss is not None:
-        get_loss(loss)
-    if epochs is not None and epochs < 1:
-        raise UsageError(f"expected at least one epoch, found {epochs}")
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"expected a seed of at least 0 and below 2**63, found {seed}")
+def _check_val_size(plan, val_size, split):
+    """What can be said about the parts before anything is read."""
     if val_size is not None and split is not None:
         raise UsageError("val_size and split exclude each other: the split names the validation images")
     if val_size is not None and not 0 <= val_size < 1:
         raise UsageError(f"expected val_size of at least 0 and below 1, found {val_size}")
+    if plan.patience and val_size == 0:
+        raise UsageError(f"patience {plan.patience} needs validation images, and val_size is 0; leave one of them out")
 
 
-def _finished(out, resume):
-    """Whether `out` holds a finished run; a `UsageError` where it holds anything that this run may not touch."""
-    if not out.exists() or not out.is_dir():
-        runtime.check_replaceable(out, ())
-    held = {file.name for file in out.iterdir()} if out.exists() else set()
-    if not held:
-        return False
-    if FINISHED <= held and resume:
-        return True
-    if FINISHED <= held:
-        raise UsageError(f"'{out}' holds a finished model; give another folder, or --resume to keep it")
-    if "run.json" not in held or held - PARTIAL:
-        raise UsageError(f"'{out}' holds something else ({', '.join(sorted(held)[:3])}); give a new folder")
-    if not resume:
-        raise UsageError(f"'{out}' holds an unfinished run; add --resume to go on, or give another folder")
-    return False
-
-
-def _check_resumed(out, asked):
-    """An unfinished run goes on with the settings that it began with."""
-    if not (out / "run.json").is_file():
-        return
-    try:
-        begun = json.loads((out / "run.json").read_text(encoding="utf8"))
-    except ValueError as error:
-        raise ModelError(f"'{out / 'run.json'}' is damaged ({error}); remove the folder to start again") from error
-    if not isinstance(begun, dict):
-        raise ModelError(f"'{out / 'run.json'}' is damaged; remove the folder to start again")
-    other = [key for key, value in asked.items() if begun.get(key) != value]
-    if other:
-        raise UsageError(f"'{out}' was begun with another {', '.join(other)}; use the same settings, or another folder")
-
-
-def _parts(dataset, val_size, split, seed):
-    """({"train": dataset, "val": dataset}, {part: names}); the images of `test` are never opened."""
+def _parts(dataset, val_size, split, seed, shares=None):
+    """({"train": dataset, "val": dataset}, {part: names}); the images of `test` are never opened. shares: {part: share} where nothing else names the parts."""
     if split is not None:
         names = datasets.read_split(split)
         if not names.get("train"):
@@ -112,8 +77,8 @@ def _parts(dataset, val_size, split, seed):
         parts = {part: dataset.select(names.get(part, [])) for part in ("train", "val")}
     else:
         share = VAL_SIZE if val_size is None else val_size
-        parts = dataset.split({"val": share, "train": 1 - share}, seed=seed)
-        names = {part: parts[part].names for part in ("train", "val")}
+        parts = dataset.split(shares if shares and val_size is None else {"val": share, "train": 1 - share}, seed=seed)
+        names = {part: found.names for part, found in parts.items()}
     lonely = [name for part in ("train", "val") for name, said in zip(parts[part].names, parts[part].captions, strict=True) if not said]
     if lonely:
         raise DataError(f"{len(lonely)} of {len(dataset)} images have no caption; training needs one each", lonely)
@@ -122,61 +87,52 @@ def _parts(dataset, val_size, split, seed):
     return {part: parts[part] for part in ("train", "val")}, names
 
 
-def _train(parts, image_encoder, text_encoder, loss, epochs, seed, out, asked):
+def _train(parts, plan, out, asked):
     """The trained model and its history: the closed form where both towers are locked, gradient steps where not, or where asked for."""
-    image_tower, text_tower = locked_towers()
-    if image_encoder not in (None, image_tower.name):
-        image_tower = load_encoder(image_encoder)
-    if text_encoder == "bag-of-words":
-        text_tower = load_encoder(text_encoder, vocabulary=WordTokenizer.fit(parts["train"].all_captions).vocabulary)
-    locked = image_tower.pretrained and text_tower.pretrained
-    if locked:
-        features = {part: features_of(image_tower, text_tower, found) if len(found) else None for part, found in parts.items()}
-        model, rows = fit_closed_form(image_tower, text_tower, features["train"], features["val"])
-        if loss is None and epochs is None:
+    image, text = image_tower(plan), text_tower(plan, parts["train"].all_captions)
+    if plan.unlocked:
+        image.unlock(), text.unlock()
+    closed = image.locked and text.locked and not plan.recipe
+    if closed and plan.dim:
+        raise UsageError("the heads of locked towers come in closed form, with as many dimensions as the data hold; leave dim out, or unlock, or take a preset")
+    if closed:
+        features = {part: features_of(image, text, found) if len(found) else None for part, found in parts.items()}
+        model, rows = fit_closed_form(image, text, features["train"], features["val"])
+        if not plan.wants_steps:
             return model, rows
     else:
-        model, rows = TwoTowers(image_tower, text_tower, LinearHead(image_tower.width, DIM), LinearHead(text_tower.width, DIM)), []
-    config = TrainConfig(epochs=epochs or (POLISH_EPOCHS if locked else EPOCHS), loss=loss or "clip", seed=seed,
-                         learning_rate=POLISH_RATE if locked else RATE)
-    batches, validate = pair_batches(model, parts["train"], config), validation(model, parts["val"])
-    return model, rows + _steps(model, batches, validate, config, out, asked)
+        model, rows = build_model(plan, image, text), []
+    fine = any(tower.pretrained and not tower.locked for tower in (image, text))
+    return model, rows + _steps(model, parts, plan.config(closed, fine), plan, out, asked, worth=closed)
 
 
-def _steps(model, batches, validate, config, out, asked):
-    """Gradient steps; meanwhile `out` holds what a resumed run needs. Returns one row per step. The start counts as a candidate."""
-    out.mkdir(parents=True, exist_ok=True)
-    with runtime.writing(out / "run.json") as temporary:
-        temporary.write_text(json.dumps(asked, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+def _steps(model, parts, config, plan, out, asked, worth):
+    """Gradient steps; meanwhile `out` holds what a resumed run needs. Returns one row per step. The start counts as a candidate.
+
+    worth: whether the model at the start is one to keep, should the first epoch diverge.
+    """
+    batches, validate = pair_batches(model, parts["train"], config), validation(model, parts["val"], plan.recipe.accuracy if plan.recipe else ())
+    begin(out, asked)
     trained, start = on_features(model), copy.deepcopy(model.state_dict())
     first = validate() if validate else None
     rows, fresh = _read_history(out / "history.csv"), []
-    for record in runtime.progress(fit(trained, batches, config, validate, out / "checkpoint.pt"), "training", total=config.epochs * len(batches)):
-        if not fresh:
-            rows = [row for row in rows if int(row["step"]) < record.step]  # a step past the checkpoint is taken again
-        found = record.validation or {}
-        fresh.append({"stage": "steps"} | {key: value for key, value in dataclasses.asdict(record).items() if key != "validation"} | found)
-        if record.step % len(batches) == len(batches) - 1:
-            write_history(out / "history.csv", rows + fresh)
+    try:
+        for record in runtime.progress(fit(trained, batches, config, validate, out / "checkpoint.pt"), "training", total=config.epochs * len(batches)):
+            if not fresh:
+                rows = [row for row in rows if int(row["step"]) < record.step]  # a step past the checkpoint is taken again
+            found = record.validation or {}
+            fresh.append({"stage": "steps"} | {key: value for key, value in dataclasses.asdict(record).items() if key != "validation"} | found)
+            if record.step % len(batches) == len(batches) - 1:
+                write_history(out / "history.csv", rows + fresh)
+    except MiniclipError as error:
+        raise _diverged(error, model, out, config, worth or (out / "checkpoint.pt").is_file(), len(rows + fresh)) from error
     if first and validate()["score"] < first["score"]:
         model.load_state_dict(start)
     return rows + fresh
 
 
-def _read_history(path):
-    """The rows of an unfinished run, none where there is no file."""
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf8") as file:
-        rows = list(csv.DictReader(file))
-    if not all((row.get("step") or "").isdigit() for row in rows):
-        raise ModelError(f"'{path}' is damaged; remove the folder to start again")
-    return rows
-
-
-def write_history(path, rows):
-    """Rows (dicts) as CSV, whole or not at all; the columns are all keys, in order of appearance."""
-    with runtime.writing(path) as temporary, open(temporary, "w", newline="", encoding="utf8") as file:
-        table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
-        table.writeheader()
-        table.writerows(rows)
+def _diverged(error, model, out, config, worth, steps):
+    """The error to raise for a run that diverged: when, what is kept and where, what to try."""
+    kept = keep_good(model, out, worth)
+    where = f"it is the model '{kept}'; train anew in another folder" if kept else f"no epoch was finished, so there is none, and '{out}' is free again"
+    return MiniclipError(f"{error}. Stopped in step {steps} of the run. The last good state: {where}. Try --learning-rate {config.learning_rate / 10:.3g}")

@@ -1,11 +1,14 @@
 """What the loop is fed: features where a tower is locked, pixels and token ids where it learns."""
 
+import numpy as np
 import torch
 
-from .. import embedding, images
+from .. import embedding, images, metrics
+from ..errors import MiniclipError
 from ..model import Identity, TwoTowers
 from .batches import PairBatches
 from .locked import measure
+from .loop import DIVERGED
 
 BATCH = 256
 
@@ -15,8 +18,8 @@ class OnFeatures(torch.nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.image_tower = Identity() if model.image_tower.pretrained else model.image_tower
-        self.text_tower = Identity() if model.text_tower.pretrained else model.text_tower
+        self.image_tower = Identity() if model.image_tower.locked else model.image_tower
+        self.text_tower = Identity() if model.text_tower.locked else model.text_tower
         self.image_head, self.text_head, self.log_logit_scale = model.image_head, model.text_head, model.log_logit_scale
 
     logit_scale, forward = TwoTowers.logit_scale, TwoTowers.forward
@@ -25,17 +28,20 @@ class OnFeatures(torch.nn.Module):
 
 def on_features(model):
     """`model` as the loop calls it."""
-    return OnFeatures(model) if model.image_tower.pretrained or model.text_tower.pretrained else model
+    return OnFeatures(model) if model.image_tower.locked or model.text_tower.locked else model
 
 
 def image_inputs(tower, dataset):
     """Features (N, width) of a locked tower, else pixels (N, 3, S, S) uint8: what `batches` hold."""
-    return embedding.image_features(tower, dataset) if tower.pretrained else images.stack_pixels(dataset.images(), tower.options["size"])
+    return embedding.image_features(tower, dataset) if tower.locked else images.stack_pixels(dataset.images(), tower.options["size"])
 
 
 def text_inputs(tower, dataset):
-    """Features (M, width) of a locked tower, else token ids (M, L)."""
-    return embedding.text_features(tower, dataset.all_captions) if tower.pretrained else tower.prepare(dataset.all_captions)
+    """Features (M, width) of a locked tower, else token ids (M, L), 0 is padding."""
+    if tower.locked:
+        return embedding.text_features(tower, dataset.all_captions)
+    found = tower.prepare(dataset.all_captions)
+    return found["input_ids"] if isinstance(found, dict) else found
 
 
 def normalised(tower, pixels):
@@ -47,26 +53,62 @@ def normalised(tower, pixels):
 def pair_batches(model, dataset, config):
     """The batches of a dataset; pictures that a tower learns from are augmented, on their pixels."""
     tower = model.image_tower
-    augment = None if tower.pretrained else lambda pixels, generator: normalised(tower, images.augment(pixels, generator))
+    augment = None if tower.locked else lambda pixels, generator: normalised(tower, images.augment(pixels, generator))
     return PairBatches(image_inputs(tower, dataset), text_inputs(model.text_tower, dataset), dataset.owner, config.batch_size, augment=augment)
 
 
-def validation(model, dataset):
-    """A function of no arguments that measures the model on `dataset` by retrieval; None where it has no images."""
+def caption_accuracy(cosines, captions, owner, ks=(1, 100)):
+    """How often one of a picture's own captions is among the K best of all *different* captions, and how often by chance.
+
+    cosines: (N, M) of all images with all captions. captions: M strings. owner: (M,) the image of each. Captions that read alike are one
+    candidate, so that a product whose name stands twice is not called wrong for its twin. Returns {"top-1", "chance_top-1", ...}.
+    Source document 004 counts places in its list instead.
+    """
+    different, first, column = np.unique(np.asarray(captions, dtype=object), return_index=True, return_inverse=True)
+    scores, owner = np.asarray(cosines)[:, first], np.asarray(owner)
+    own = np.zeros(scores.shape, dtype=bool)
+    own[owner, column] = True
+    found = metrics.top_k_accuracy(scores, np.where(own, scores, -np.inf).argmax(1), ks)
+    chance = {}
+    for k in ks:
+        missed = np.ones(len(own))  # C(U - p, K) / C(U, K), factor by factor
+        for place in range(min(k, len(different))):
+            missed *= np.clip(len(different) - own.sum(1) - place, 0, None) / (len(different) - place)
+        chance[f"chance_top-{k}"] = float(1 - missed.mean())
+    return found | chance
+
+
+def embed(called, pictures, texts, seen=lambda part: part):
+    """Inputs as `batches` hold them to unit rows (N, D) and (M, D): without gradients, in blocks, in evaluation mode.
+
+    seen: function of a block of pictures, what the tower sees of it.
+    """
+    was_training = called.training
+    called.eval()
+    with torch.no_grad():
+        image_rows = torch.cat([called.project_images(called.image_tower(seen(part))) for part in pictures.split(BATCH)])
+        text_rows = torch.cat([called.project_texts(called.text_tower(part)) for part in texts.split(BATCH)])
+    called.train(was_training)
+    return image_rows, text_rows
+
+
+def validation(model, dataset, accuracy=()):
+    """A function of no arguments that measures the model on `dataset` by retrieval; None where it has no images.
+
+    accuracy: each K adds "val_top-K" and "val_chance_top-K", see `caption_accuracy`.
+    """
     if not len(dataset):
         return None
     pictures, texts, owner = image_inputs(model.image_tower, dataset), text_inputs(model.text_tower, dataset), torch.from_numpy(dataset.owner)
-    if not model.image_tower.pretrained:
-        pictures = normalised(model.image_tower, pictures)
-    called = on_features(model)
+    called, tower = on_features(model), model.image_tower
+    seen = (lambda part: part) if tower.locked else lambda part: normalised(tower, part)  # block by block: pixels are kept as bytes
 
     def validate():
-        was_training = called.training
-        called.eval()
-        with torch.no_grad():
-            image_rows = torch.cat([called.project_images(called.image_tower(part)) for part in pictures.split(BATCH)])
-            text_rows = torch.cat([called.project_texts(called.text_tower(part)) for part in texts.split(BATCH)])
-        called.train(was_training)
-        return measure(image_rows @ text_rows.T, owner)
+        image_rows, text_rows = embed(called, pictures, texts, seen)
+        cosines = image_rows @ text_rows.T
+        if not torch.isfinite(cosines).all():
+            raise MiniclipError(f"what the model says of the validation images {DIVERGED}")
+        found = caption_accuracy(cosines, dataset.all_captions, dataset.owner, accuracy) if accuracy else {}
+        return measure(cosines, owner) | {f"val_{key}": value for key, value in found.items()}
 
     return validate

@@ -1,0 +1,73 @@
+"""WiSE-FT: between the weights before and after fine-tuning lie models that keep most of both. Source: Wortsman et al. 2022."""
+
+import copy
+import math
+
+import torch
+
+from ..errors import UsageError
+from .hub import opened
+from .methods import SIDES, tower_of
+
+KEEP = 0.95
+
+
+def check_alpha(alpha):
+    if not (isinstance(alpha, (int, float)) and math.isfinite(alpha) and 0 <= alpha <= 1):
+        raise UsageError(f"expected alpha between 0 (the model before) and 1 (the model after), found {alpha}")
+
+
+def interpolate(before, after, alpha):
+    """The model with weights (1 - alpha) * before + alpha * after, for all weights that are numbers with a fraction; alpha 0 gives before, 1 after.
+
+    Both stay as they are. Raises `UsageError` for an alpha outside [0, 1] and for models of different shape.
+    """
+    check_alpha(alpha)
+    before, after = opened(before), opened(after)
+    for side in SIDES:
+        _unfold(tower_of(before, side), tower_of(after, side))
+    start, end = before.state_dict(), after.state_dict()
+    _check_shapes(start, end)
+    mixed = copy.deepcopy(after)
+    mixed.load_state_dict({key: torch.lerp(start[key], value, float(alpha)) if value.is_floating_point() else value for key, value in end.items()})
+    return mixed.eval()
+
+
+def _unfold(*towers):
+    """Towers out of pinned files are read at first use: where one of two is there, both must be, to be compared."""
+    if any("_net" in tower._modules for tower in towers):
+        for tower in towers:
+            getattr(tower, "net", None)
+
+
+def _check_shapes(start, end):
+    shapes = [{key: tuple(value.shape) for key, value in state.items()} for state in (start, end)]
+    if shapes[0] == shapes[1]:
+        return
+    other = sorted(key for key in shapes[0].keys() | shapes[1].keys() if shapes[0].get(key) != shapes[1].get(key))
+    told = "; ".join(f"{key}: {shapes[0].get(key, 'absent')} before, {shapes[1].get(key, 'absent')} after" for key in other[:3])
+    raise UsageError(f"the two models differ in the shape of {len(other)} of their weights ({told}); interpolate between a model and its own fine-tuned copy")
+
+
+def wise_curve(before, after, alphas, target_score, other_score):
+    """Rows {"alpha", "target", "other"} along the straight line from `before` (0) to `after` (1).
+
+    target_score, other_score: functions of a model: what it was fine-tuned for, and what it should not forget; higher is better. Choose on
+    validation data: a point chosen on test data is a point that has seen them.
+    """
+    rows = []
+    for alpha in alphas:
+        model = interpolate(before, after, float(alpha))
+        rows.append({"alpha": float(alpha), "target": float(target_score(model)), "other": float(other_score(model))})
+    return rows
+
+
+def choose_alpha(rows, keep=KEEP):
+    """The alpha with the best target score among those that keep at least `keep` of the other score at alpha 0; of equals the smallest."""
+    if not 0 <= keep <= 1:
+        raise UsageError(f"expected keep between 0 and 1, found {keep}")
+    start = [row for row in rows if row["alpha"] == 0]
+    if not start:
+        raise UsageError("the curve has no row at alpha 0, and so nothing to compare with; begin the alphas with 0")
+    allowed = [row for row in rows if row["other"] >= keep * start[0]["other"]]
+    return max(allowed, key=lambda row: (row["target"], -row["alpha"]))["alpha"]
