@@ -124,7 +124,9 @@ def _state_dict(path):
     if not path.is_file():
         raise ModelError(f"the file of weights '{path}' does not exist; expected one that ends in {', '.join(WEIGHTS)}")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # what torch warns of is said better below
+            warnings.simplefilter("ignore")
+            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
         hint = "; OpenAI's own .pt files are programs: call them by name (clip:ViT-B/32), and their checksum is verified" if "TorchScript" in str(error) else ""
         raise ModelError(f"'{path}' is no plain file of tensors ({_said(error)}){hint}. Expected safetensors, or what "

@@ -55,4 +55,4 @@ def test_every_cell_runs_on_a_hub_clip(data, tmp_path, monkeypatch, captions_fol
     assert space["tuned"].keys() == {"heads", "lp-ft", "lora", "full"}
     assert all(math.isfinite(score) for found in space["after"].values() for score in map(float, found["target"]))
     assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == {"06_learning_rates", "06_target_against_retained", "06_modality_gap", "06_before_and_after"}
-    assert abs(float(space["home"]) - float(space["model"].logit_scale)) < 1e-6
+    assert abs(space["home"] - space["model"].logit_scale.item()) < 1e-6

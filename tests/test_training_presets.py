@@ -141,7 +141,9 @@ def test_document_001s_dropout_and_numbers_reach_the_loop(stamps, tmp_path, monk
     assert (config.batch_size, config.epochs, config.patience) == (32, 50, 10) and batches.augment is not None
     assert model.logit_scale.item() == pytest.approx(1 / 0.07)
     seen.clear()
-    train_run(stamps, tmp_path / "first", preset="000", size=32)
+    several = stamps.subset(range(20))
+    several.captions = [[*said, f"another {said[0]}"] for said in several.captions]
+    train_run(several, tmp_path / "first", preset="000", size=32)
     assert len(seen[0][2].texts) == len(seen[0][2].images) and seen[0][0].text_tower.__class__.__name__ == "Identity"  # one caption each; features of a locked tower
 
 
@@ -241,3 +243,20 @@ def test_pretrained_must_be_there(stamps_folder, tmp_path, capsys):
 def test_train_run_names_a_setting_that_it_does_not_know(stamps, tmp_path):
     with pytest.raises(UsageError, match="takes no batchsize; it takes"):
         train_run(stamps, tmp_path / "run", batchsize=4)
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight():
+    """The loss is fine and its gradient is not: a logit scale of exp(1000), clamped to 100. Clipping by such a norm would make every weight NaN."""
+    from test_model import small_model
+    from test_training_loop import noise_batches
+
+    from miniclip_helpers.runtime import generator
+    from miniclip_helpers.training import TrainConfig, build_optimizer, train_step
+
+    model, config = small_model(), TrainConfig(batch_size=8)
+    with torch.no_grad():
+        model.log_logit_scale.fill_(1000.0)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(MiniclipError, match="the gradient is not a number any more: lower the learning rate"):
+        train_step(model, next(noise_batches(model).epoch(generator(0))), build_optimizer(model, config), config)
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters()))

@@ -31,7 +31,8 @@ def gate(model, data, expected=None, method="heads", sides="both", scorer=None, 
             raise UsageError("features alone hold no zero-shot score; pass expected, or the dataset")
         reference = torch.from_numpy(retrieval.similarity(model, data))
         expected = retrieval.report(reference.numpy(), data.owner)
-    ours, learning = own_copy(model), () if method == "heads" else check_sides(sides)
+    learning = () if method == "heads" else check_sides(sides)
+    ours = own_copy(model, learning)
     if method == "lora":
         add_lora(ours, learning)
     inputs = Inputs(ours, data, learning)

@@ -10,6 +10,7 @@ from ..encoders import Tower, weights_fingerprint
 from ..errors import ModelError, UsageError
 from ..model import TwoTowers, save_model
 from ..runtime import digest
+from .methods import SIDES, tower_of
 
 SAME_WEIGHTS = {  # elsewhere than on the hub, and their names on it
     "clip:ViT-B/32": "openai/clip-vit-base-patch32", "clip:ViT-B/16": "openai/clip-vit-base-patch16",
@@ -110,10 +111,18 @@ def opened(model):
     return _opened(model, net)
 
 
-def own_copy(model):
-    """A copy of `model` that may be trained; nothing of `model` itself changes."""
+def own_copy(model, learning=SIDES):
+    """A copy of `model` that may be trained; nothing of `model` itself changes. Towers of this package on sides that do not learn are shared, not copied."""
     found = opened(model)
-    return _opened(model, copy.deepcopy(found.whole)) if found is not model else copy.deepcopy(model)
+    if found is not model:
+        return _opened(model, copy.deepcopy(found.whole))
+    return model_copy(model, () if isinstance(model, HubTwoTowers) else [side for side in SIDES if side not in learning])
+
+
+def model_copy(model, shared):
+    """A copy that has the towers of the sides `shared` in common with `model`: they weigh a hundred megabytes, and nothing writes to them."""
+    towers = [tower_of(model, side) for side in shared]
+    return copy.deepcopy(model, {id(tower): tower for tower in towers})
 
 
 def save(model, folder, extra=None):

@@ -66,7 +66,8 @@ class Tuning:
         check_data(train)
         if self.val is not None:
             check_data(self.val, "val")
-        self.model, self.adapters, self.learner, self.validate = own_copy(model), {}, None, None
+        self.learning = () if method == "heads" else self.sides
+        self.model, self.adapters, self.learner, self.validate = own_copy(model, self.learning), {}, None, None
         self.config, self.checkpoint, self.train = config or methods.default_config(method, self.model), checkpoint, train
         same = {name: getattr(self.config, name) for name in ("seed", "loss", "margin")}
         self.heads_config = heads_config or dataclasses.replace(methods.default_config("heads", self.model), **same)
@@ -85,7 +86,7 @@ class Tuning:
         try:
             if self.method == "lp-ft":
                 yield from self._stage("heads", (), self.heads_config, None)
-            yield from self._stage(self.method, () if self.method == "heads" else self.sides, self.config, self.checkpoint)
+            yield from self._stage(self.method, self.learning, self.config, self.checkpoint)
         finally:
             self.seconds += time.monotonic() - begin
 

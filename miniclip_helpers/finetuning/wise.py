@@ -1,12 +1,11 @@
 """WiSE-FT: between the weights before and after fine-tuning lie models that keep most of both. Source: Wortsman et al. 2022."""
 
-import copy
 import math
 
 import torch
 
 from ..errors import UsageError
-from .hub import opened
+from .hub import HubTower, model_copy, opened
 from .methods import SIDES, tower_of
 
 KEEP = 0.95
@@ -24,13 +23,21 @@ def interpolate(before, after, alpha):
     """
     check_alpha(alpha)
     before, after = opened(before), opened(after)
-    for side in SIDES:
+    shared = [side for side in SIDES if _same_tower(tower_of(before, side), tower_of(after, side))]
+    for side in set(SIDES) - set(shared):
         _unfold(tower_of(before, side), tower_of(after, side))
-    start, end = before.state_dict(), after.state_dict()
+    apart = tuple(f"{side}_tower." for side in shared)
+    start, end = ({key: value for key, value in model.state_dict().items() if not key.startswith(apart)} for model in (before, after))
     _check_shapes(start, end)
-    mixed = copy.deepcopy(after)
-    mixed.load_state_dict({key: torch.lerp(start[key], value, float(alpha)) if value.is_floating_point() else value for key, value in end.items()})
+    mixed = model_copy(after, shared)
+    mixed.load_state_dict({key: torch.lerp(start[key], value, float(alpha)) if value.is_floating_point() else value for key, value in end.items()}, strict=False)
     return mixed.eval()
+
+
+def _same_tower(before, after):
+    """Whether both are one published tower whose weights nobody has touched: nothing lies between them."""
+    told = [(getattr(tower, "locked", False), tower.name, tower.options) for tower in (before, after)]
+    return told[0] == told[1] and told[0][0] and not isinstance(before, HubTower)
 
 
 def _unfold(*towers):
