@@ -46,7 +46,8 @@ def add_captions(parser):
 
 def add_model(parser):
     parser.add_argument("--model", default="mini", metavar="M",
-                        help="mini (default), a folder that train wrote, or a CLIP on the hub such as openai/clip-vit-base-patch32")
+                        help="mini (default), a folder that train or fine-tune wrote, a CLIP on the hub such as openai/clip-vit-base-patch32, "
+                             "clip:ViT-B/32 or open_clip:ARCH/PRETRAINED; after the colon also a file of weights")
 
 
 def add_json(parser):

@@ -69,10 +69,24 @@ def evaluate_model(args):
     if args.part and not args.split:
         raise UsageError("--part names a part of a split file: give --split FILE too")
     dataset = chosen_part(load_data(args.data, args.skip_problems, args.captions), args)
-    report = retrieval.evaluate(load_model(args.model), dataset)
+    model = load_model(args.model)
+    report = retrieval.evaluate(model, dataset)
     print(f"{report['n_images']} images, {report['n_captions']} captions; 95 % intervals in brackets")
     print(retrieval.as_table(report).to_string())
+    if 4 * len(set(dataset.columns.get("label", dataset.names))) <= len(dataset):  # then most captions have many right pictures, and R@1 says little
+        report["zero_shot"] = label_report(model, dataset)
     write_json(args.json, report)
+
+
+def label_report(model, dataset):
+    """How often the right label comes first, where pictures share labels; printed, and returned without the single labels."""
+    from .. import zero_shot as zero
+
+    labels, targets = zero.labels_of(dataset)
+    found = zero.evaluate_labels(model, dataset, labels, targets, zero.TEMPLATES)
+    low, high = found["interval95"]["top-1"]
+    print(f"pictures share {len(labels)} labels: top-1 {found['top-1']:.1%} [{low:.1%}, {high:.1%}], top-5 {found['top-5']:.1%}, chance {found['chance']['top-1']:.1%}")
+    return {key: value for key, value in found.items() if key != "per_class"}
 
 
 def chosen_part(dataset, args):
