@@ -5,14 +5,12 @@ import torch
 from .. import embedding, images
 from ..errors import DataError, MiniclipError, UsageError
 from ..model import Identity, TwoTowers, lengths
-from ..model.two_towers import MAX_LOGIT_SCALE
 from ..training import PairBatches
 from ..training.locked import measure
-from ..training.loop import DIVERGED
+from ..training.loop import DIVERGED, LARGEST_LOG_SCALE
 from .methods import SIDES, tower_of
 
 IMAGE_BLOCK, TEXT_BLOCK = embedding.IMAGE_BATCH, embedding.TEXT_BATCH  # the batches of zero-shot evaluation, so that the same weights give the same bits
-LARGEST_LOG_SCALE = torch.tensor(MAX_LOGIT_SCALE).log().item() - 1e-6
 
 
 class Learner(torch.nn.Module):

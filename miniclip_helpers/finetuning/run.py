@@ -12,9 +12,10 @@ from ..losses import get_loss
 from ..pretrained import load_model
 from ..training.folder import GOOD, begin, check_resumed, finished, keep_good, read_history, write_history
 from ..training.locked import measure
-from ..training.run import _parts
+from ..training.run import chosen_parts
+from .beside import add_closed_form, fits, looking_twice
 from .hub import check_name, opened, save
-from .methods import DEFAULTS, RANK, check_method, check_sides, default_config
+from .methods import DEFAULTS, RANK, SIDES, check_method, check_sides, default_config
 from .tuning import Diverged, Tuning
 from .wise import check_alpha, interpolate
 
@@ -27,6 +28,9 @@ def fine_tune_run(model_name, data, out, method="heads", sides="both", loss=None
     model_name: as `load_model` takes it. data: a dataset, its name or its path. What is None is the method's own (`DEFAULTS`). val_size: share of the images
     kept for validation (0.1), 0 for none. split: a JSON file; then `train` is trained on, `val` chosen on, `test` never opened. wise_ft: write the model at
     this alpha between before (0) and after (1). resume: go on from what `out` holds. Returns the path.
+
+    Where both towers are locked ones of this package, as `mini`'s are, the method "heads" with its usual loss puts heads in closed form beside the tuned
+    ones (`beside`), and its image tower looks twice at each picture.
 
     Raises `UsageError` for what cannot work, `DataError` for data that cannot be learned from, and `Diverged` at a loss that is not a number: then
     `out` holds the last good model as the folder last-good, if it had learned anything.
@@ -41,17 +45,20 @@ def fine_tune_run(model_name, data, out, method="heads", sides="both", loss=None
     if finished(out, resume):
         return out
     dataset = datasets.load_dataset(data)
-    parts, names = _parts(dataset, val_size, split, seed)
+    parts, names = chosen_parts(dataset, val_size, split, seed)
     asked = {"model": model_name, "data": dataset.name, "method": method, "sides": list(check_sides(sides)), "rank": rank, "targets": targets,
              "wise_ft": wise_ft, "seed": seed, "split": names} | given
     check_resumed(out, asked)
     before = load_model(model_name)
+    beside = method == "heads" and loss is None and tuple(asked["sides"]) == SIDES and fits(before)
+    before = looking_twice(before) if beside else before
     config = dataclasses.replace(default_config(method, opened(before)), seed=seed, **given)
     tuning = Tuning(before, parts["train"], parts["val"], method, config, sides=sides, rank=rank, targets=targets, checkpoint=out / "checkpoint.pt")
     failed = _take_steps(tuning, out, asked)
     tuned = tuning.result()
     if failed:
         raise _stopped(failed, tuned, out)
+    tuned = add_closed_form(tuned, parts["train"], parts["val"]) if beside else tuned
     model = tuned.model if wise_ft is None else interpolate(before, tuned.model, wise_ft)
     after = tuned.after if wise_ft is None or not tuned.after else _measured(model, parts["val"])
     about = {key: value for key, value in asked.items() if key != "split"} | dataclasses.asdict(config) | {part: len(found) for part, found in parts.items()}
@@ -59,7 +66,7 @@ def fine_tune_run(model_name, data, out, method="heads", sides="both", loss=None
     with runtime.writing_folder(out) as folder:
         save(model, folder, extra)
         datasets.write_split(folder / "split.json", names)
-        write_history(folder / "history.csv", tuning.rows)
+        write_history(folder / "history.csv", tuned.rows)
     return out
 
 

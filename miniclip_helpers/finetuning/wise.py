@@ -1,10 +1,12 @@
 """WiSE-FT: between the weights before and after fine-tuning lie models that keep most of both. Source: Wortsman et al. 2022."""
 
+import copy
 import math
 
 import torch
 
 from ..errors import UsageError
+from .beside import fitted_beside, interpolated
 from .hub import HubTower, model_copy, opened
 from .methods import SIDES, tower_of
 
@@ -19,10 +21,13 @@ def check_alpha(alpha):
 def interpolate(before, after, alpha):
     """The model with weights (1 - alpha) * before + alpha * after, for all weights that are numbers with a fraction; alpha 0 gives before, 1 after.
 
-    Both stay as they are. Raises `UsageError` for an alpha outside [0, 1] and for models of different shape.
+    Both stay as they are. Where `after` has heads in closed form beside those of `before`, their share grows with alpha. Raises `UsageError` for an
+    alpha outside [0, 1] and for models of different shape.
     """
     check_alpha(alpha)
     before, after = opened(before), opened(after)
+    if fitted_beside(before, after):
+        return interpolated(before, after, float(alpha), lambda old, new: mix(old, new, alpha))
     shared = [side for side in SIDES if _same_tower(tower_of(before, side), tower_of(after, side))]
     for side in set(SIDES) - set(shared):
         _unfold(tower_of(before, side), tower_of(after, side))
@@ -30,8 +35,20 @@ def interpolate(before, after, alpha):
     start, end = ({key: value for key, value in model.state_dict().items() if not key.startswith(apart)} for model in (before, after))
     _check_shapes(start, end)
     mixed = model_copy(after, shared)
-    mixed.load_state_dict({key: torch.lerp(start[key], value, float(alpha)) if value.is_floating_point() else value for key, value in end.items()}, strict=False)
+    mixed.load_state_dict(lerped(start, end, alpha), strict=False)
     return mixed.eval()
+
+
+def lerped(start, end, alpha):
+    """The state between two, tensor by tensor; what is no number with a fraction comes from `end`."""
+    return {key: torch.lerp(start[key], value, float(alpha)) if value.is_floating_point() else value for key, value in end.items()}
+
+
+def mix(before, after, alpha):
+    """A module of the kind of both, its weights between theirs."""
+    mixed = copy.deepcopy(after)
+    mixed.load_state_dict(lerped(before.state_dict(), after.state_dict(), alpha))
+    return mixed
 
 
 def _same_tower(before, after):

@@ -10,7 +10,9 @@ import torch
 from .. import runtime
 from ..errors import MiniclipError, ModelError
 from ..losses import get_loss
+from ..model import MAX_LOGIT_SCALE
 
+LARGEST_LOG_SCALE = math.log(MAX_LOGIT_SCALE) - 1e-6
 DIVERGED = "is not a number any more: lower the learning rate, or warm up for longer; the last good state is kept"
 
 
@@ -76,6 +78,10 @@ def train_step(model, batch, optimizer, config):
     if not torch.isfinite(norm):  # clipping by it would make every weight NaN
         raise MiniclipError(f"the gradient {DIVERGED}")
     optimizer.step()
+    scale = getattr(model, "log_logit_scale", None)
+    if scale is not None:
+        with torch.no_grad():
+            scale.clamp_(max=LARGEST_LOG_SCALE)  # beyond it the clamp of the forward pass would leave no gradient to come back with
     return loss.item(), norm.item()
 
 

@@ -43,7 +43,7 @@ def train_run(data, out, image_encoder=None, text_encoder=None, loss=None, epoch
     if _finished(out, resume):
         return out
     dataset = datasets.load_dataset(data)
-    parts, names = _parts(dataset.first_captions() if plan.first_captions else dataset, val_size, split, seed, plan.recipe and plan.recipe.split)
+    parts, names = chosen_parts(dataset.first_captions() if plan.first_captions else dataset, val_size, split, seed, plan.recipe and plan.recipe.split)
     asked = {"data": dataset.name} | plan.asked() | {"split": names}
     _check_resumed(out, asked)
     with torch.random.fork_rng():  # modules draw their first weights from the global state
@@ -68,7 +68,7 @@ def _check_val_size(plan, val_size, split):
         raise UsageError(f"patience {plan.patience} needs validation images, and val_size is 0; leave one of them out")
 
 
-def _parts(dataset, val_size, split, seed, shares=None):
+def chosen_parts(dataset, val_size, split, seed, shares=None):
     """({"train": dataset, "val": dataset}, {part: names}); the images of `test` are never opened. shares: {part: share} where nothing else names the parts."""
     if split is not None:
         names = datasets.read_split(split)
