@@ -83,7 +83,8 @@ def test_mini_with_heads_and_wise_ft(photos, tmp_path, capsys):
     mini, same = load_model("mini"), load_model(out)
     assert torch.equal(mini.encode_text(["a dog"]), same.encode_text(["a dog"]))  # alpha 0 is the model before
     about = finetuning.about_run(out)
-    assert about["before"] == about["after"] and about["wise_ft"] == 0 and len(rows_of(out)) == 6
+    assert about["before"] == about["after"] and about["wise_ft"] == 0
+    assert len([row for row in rows_of(out) if row["stage"] == "heads"]) == 6
     assert call(*command, "--wise-ft", 0, "--resume") == 0 and "already finished" in capsys.readouterr().out
     assert call(*command) == 2 and "holds a finished model" in capsys.readouterr().err
 

@@ -181,7 +181,7 @@ def test_bert_and_gpt2_equal_transformers_own_text_by_text(name, pooling):
 
 
 def test_the_first_position_of_gpt2_cannot_see_the_rest_and_that_of_bert_can():
-    """The collapse of document 004: with a mark in front every text is one and the same point; with words, all that begin alike."""
+    """The collapse of project 004: with a mark in front every text is one and the same point; with words, all that begin alike."""
     blind = from_zero("gpt2", pooling="first")
     alike = blind.encode(["a dog", "a red ball on the beach", "a man"])
     torch.testing.assert_close(alike, alike[:1].expand(3, -1))

@@ -184,5 +184,5 @@ def test_everyday_photos_above_what_the_document_reports(tmp_path):
     dataset, parts = load_dataset(folder), json.loads((out / "split.json").read_text())
     assert {part: len(names) for part, names in parts.items()} == {"train": 147, "val": 31, "test": 32}
     report = evaluate(load_saved(out), dataset.select(parts["test"]))
-    assert report["text_to_image"]["R@1"] >= 0.47, report  # source document 001: 39.06 %
+    assert report["text_to_image"]["R@1"] >= 0.47, report  # project 001: 39.06 %
     assert train_run(folder, out, split=folder / "split_seed42.json", resume=True) == out

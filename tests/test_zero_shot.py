@@ -256,7 +256,7 @@ def test_temperature_flattens_and_never_reorders(model):
 
 
 def test_the_documents_temperature_table_does_not_follow_from_its_cosines():
-    """Source document 000 prints .92/.03/.04/.01 for these cosines at temperature .04; the softmax says otherwise."""
+    """Project 000 prints .92/.03/.04/.01 for these cosines at temperature .04; the softmax says otherwise."""
     cosines = torch.tensor([[0.2770, 0.1383, 0.1668, 0.1211]])
     found = zero_shot.class_probabilities(cosines, torch.eye(4), 1 / 0.04)[0].tolist()
     assert found == pytest.approx([0.897, 0.028, 0.057, 0.018], abs=1e-3)

@@ -46,7 +46,7 @@ def _scorer_mistakes(similarity, owner):
     best, pictures = similarity.argmax(1), owner.max() + 1
     first, right = np.unique(owner, return_index=True)[1], owner[similarity.argmax(1)] == owner
     return [
-        ((best == owner).mean(), "This is the scorer of document 002: `best` counts columns, one per caption; `owner` counts pictures. Two numberings that "
+        ((best == owner).mean(), "This is the scorer of project 002: `best` counts columns, one per caption; `owner` counts pictures. Two numberings that "
                                  "never meet. Which picture stands in column `best`?"),
         ((best == np.arange(len(owner))).mean(), "You ask each caption for its own column. A picture with five captions stands in five equal columns, and argmax "
                                                  "takes the first: four of five hits are lost. Ask which picture the column shows."),
@@ -206,8 +206,7 @@ def _grade_training(answer, random, low, high):
         return
     if same(count - 1):
         raise Wrong("The score is the best epoch's, the weights are the last one's. What you kept is not a copy but another name for the live arrays "
-                    "(`best = state`, `dict(state)`, `state.copy()` and `copy.copy` all share them), and training wrote on. Use copy.deepcopy. This is the bug of "
-                    "document 002.")
+                    "(`best = state`, `dict(state)`, `state.copy()` and `copy.copy` all share them), and training wrote on: copy.deepcopy (project 002's bug).")
     raise Wrong("The score is right, the weights are not those of that epoch." + (" They are those of the first." if same(0) else ""))
 
 
@@ -276,7 +275,7 @@ EXERCISES = (
         explanation="Nothing has been trained, so nothing may differ: not worse, not better. A gate that asks for 'at least' lets a scorer through that has seen "
                     "the answers, a wide tolerance one that loses a query in fifty, and a gate that scores the weights before they go through the path tests "
                     "nothing at all. The copy must be deep: a shallow one shares the arrays.",
-        passed="Closed for everything but equality. It would have told document 002 within a minute."),
+        passed="Closed for everything but equality. It would have told project 002 within a minute."),
     Exercise(
         "06.keep_best", "keep the best epoch", points=1, minutes=5, level="warm-up", needs="loops, copies of a dict",
         hints=("Remember the best score so far, and the state that had it.",

@@ -1,4 +1,4 @@
-"""Text towers of source document 001, trained from zero: a bidirectional LSTM over packed sequences, and a small Transformer."""
+"""Text towers of project 001, trained from zero: a bidirectional LSTM over packed sequences, and a small Transformer."""
 
 import math
 
@@ -14,7 +14,7 @@ class BiLSTM(ReadsIds, Tower):
     """Two bidirectional layers of 256 each way over word vectors of 128, packed. (B, L) ids, 0 is padding, to (B, 512).
 
     The features are the last state of the forward reading, which ends at the last real word, beside that of the backward reading,
-    which ends at the first: document 001 does not say which states it takes. Dropout acts on the word vectors and between the layers.
+    which ends at the first: project 001 does not say which states it takes. Dropout acts on the word vectors and between the layers.
     vocabulary: words, merges, or None for CLIP's own pieces. length: ids at most.
     """
 
@@ -47,7 +47,7 @@ def sinusoids(length, width):
 class SmallTransformer(ReadsIds, Tower):
     """Two layers, four heads, sinusoidal positions, a CLS vector in front, norms before each part. (B, L) ids, 0 is padding, to (B, 256).
 
-    Document 001 does not say how wide it is; here 256, with a hidden layer of four times that. pooling: "cls" (as 001), "mean",
+    Project 001 does not say how wide it is; here 256, with a hidden layer of four times that. pooling: "cls" (as 001), "mean",
     "last-token", "last-position" or "first", the same as "cls". vocabulary: words, merges, or None for CLIP's own pieces.
     """
 

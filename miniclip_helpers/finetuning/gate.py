@@ -60,14 +60,14 @@ def _judge(report, figures, tolerance):
 
 
 def _flat(report):
-    """{"image_to_text R@1": ...} of a report by direction; a flat dict of figures counts for text to image, as document 002 measures."""
+    """{"image_to_text R@1": ...} of a report by direction; a flat dict of figures counts for text to image, as project 002 measures."""
     if not any(direction in report for direction in DIRECTIONS):
         return {f"text_to_image {key}": float(value) for key, value in report.items()}
     return {f"{direction} {key}": float(value) for direction in DIRECTIONS for key, value in report.get(direction, {}).items()}
 
 
 def broken_scorer(similarity, owner, ks=(1, 5, 10)):
-    """Text-to-image recall with the fault of source document 002; a lesson, never a measure. Returns {"R@1", "R@5", "R@10"}.
+    """Text-to-image recall with the fault of project 002; a lesson, never a measure. Returns {"R@1", "R@5", "R@10"}.
 
     similarity: (N, M), rows are images. owner: (M,) the image of each caption. The matrix is laid out with one image column *per caption* (M x M: an
     image with five captions stands there five times), but the right column is looked up by the image's number among the *unique* images. So

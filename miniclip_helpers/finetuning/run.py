@@ -51,14 +51,16 @@ def fine_tune_run(model_name, data, out, method="heads", sides="both", loss=None
     check_resumed(out, asked)
     before = load_model(model_name)
     beside = method == "heads" and loss is None and tuple(asked["sides"]) == SIDES and fits(before)
-    before = looking_twice(before) if beside else before
     config = dataclasses.replace(default_config(method, opened(before)), seed=seed, **given)
-    tuning = Tuning(before, parts["train"], parts["val"], method, config, sides=sides, rank=rank, targets=targets, checkpoint=out / "checkpoint.pt")
+    tuning = Tuning(looking_twice(before) if beside else before, parts["train"], parts["val"], method, config, sides=sides, rank=rank, targets=targets,
+                    checkpoint=out / "checkpoint.pt")
     failed = _take_steps(tuning, out, asked)
     tuned = tuning.result()
     if failed:
         raise _stopped(failed, tuned, out)
-    tuned = add_closed_form(tuned, parts["train"], parts["val"]) if beside else tuned
+    if beside:
+        tuned = add_closed_form(tuned, parts["train"], parts["val"])
+        tuned = dataclasses.replace(tuned, before=_measured(before, parts["val"]) if tuned.before else {})  # the model as it came, which looks once
     model = tuned.model if wise_ft is None else interpolate(before, tuned.model, wise_ft)
     after = tuned.after if wise_ft is None or not tuned.after else _measured(model, parts["val"])
     about = {key: value for key, value in asked.items() if key != "split"} | dataclasses.asdict(config) | {part: len(found) for part, found in parts.items()}

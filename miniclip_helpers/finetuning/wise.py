@@ -27,6 +27,8 @@ def interpolate(before, after, alpha):
     check_alpha(alpha)
     before, after = opened(before), opened(after)
     if fitted_beside(before, after):
+        if alpha == 0:
+            return model_copy(before, SIDES).eval()
         return interpolated(before, after, float(alpha), lambda old, new: mix(old, new, alpha))
     shared = [side for side in SIDES if _same_tower(tower_of(before, side), tower_of(after, side))]
     for side in set(SIDES) - set(shared):
@@ -53,7 +55,7 @@ def mix(before, after, alpha):
 
 def _same_tower(before, after):
     """Whether both are one published tower whose weights nobody has touched: nothing lies between them."""
-    told = [(getattr(tower, "locked", False), tower.name, tower.options) for tower in (before, after)]
+    told = [tuple(getattr(tower, about, None) for about in ("locked", "name", "options")) for tower in (before, after)]
     return told[0] == told[1] and told[0][0] and not isinstance(before, HubTower)
 
 

@@ -1,6 +1,6 @@
-"""Training recipes as three source documents publish them, by the documents' numbers. What a flag says comes before what a preset says.
+"""Training recipes as three published projects state them, by the projects' numbers in notebooks/README.md. What a flag says comes before what a preset says.
 
-Where a document leaves something open, or where its way cannot be right, the preset's own docstring names what stands here.
+Where a project leaves something open, or where its way cannot be right, the preset's own docstring names what stands here.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Preset:
 
 
 def flickr8k_from_scratch():
-    """Document 000, the model that it trains itself: MobileNetV2 beside a sentence encoder, the first caption of each image, 90 / 10.
+    """Project 000, the model that it trains itself: MobileNetV2 beside a sentence encoder, the first caption of each image, 90 / 10.
 
     Stated: both encoders, first caption, 90 / 10, batch 32, 10 epochs, patience 3 (the last three for its fine-tuning script, which shares them).
     Not stated, chosen here: 224 pixels, 256 dimensions, linear heads, learning rate, weight decay 0.01, a tenth of the steps to warm up, the
@@ -48,7 +48,7 @@ def flickr8k_from_scratch():
 
 
 def everyday_photos():
-    """Document 001: ResNet-18, a bidirectional LSTM or a Transformer (--text-encoder transformer), everyday photos.
+    """Project 001: ResNet-18, a bidirectional LSTM or a Transformer (--text-encoder transformer), everyday photos.
 
     Stated: 224 pixels, 32 words at most, a vocabulary of 5,000, batch 32, 50 epochs, learning rate 3e-4, AdamW with weight decay 1e-4, cosine with
     5 epochs of warm-up, clipping at 1.0, 256 dimensions, dropout .2, patience 10, temperature .07, 70 / 15 / 15 by image, an MLP head with batch
@@ -63,12 +63,12 @@ def everyday_photos():
 
 
 def product_photos():
-    """Document 004: BERT or GPT-2 beside ResNet or ViT, product photos and names, accuracy in the top 1 and the top 100.
+    """Project 004: BERT or GPT-2 beside ResNet or ViT, product photos and names, accuracy in the top 1 and the top 100.
 
     Stated: 128 dimensions, a learnable temperature, batch 64, 5 epochs, 224 pixels in [-1, 1], BERT + ResNet, BERT + ViT, GPT-2 + ViT (here the middle one,
     its best; --image-encoder resnet50, --text-encoder gpt2). Not stated: which ResNet, which pooling, learning rate, weight decay (0.01 here), warm-up
     (a tenth), clipping (1.0), the first temperature (.07), captions' length (32 ids), whether the encoders learn (they do here). Repaired: 80 / 10 / 10
-    by image, since the document measures on what it trained on; GPT-2 reads the last real token; names that read alike are one answer.
+    by image, since the project measures on what it trained on; GPT-2 reads the last real token; names that read alike are one answer.
     """
     return Preset("BERT and ViT, top-1 and top-100 accuracy with chance", "vit", "bert", 224, 128, {"train": 0.8, "val": 0.1, "test": 0.1},
                   {"epochs": 5, "batch_size": 64, "weight_decay": 0.01, "warmup": 0.1, "clip_norm": 1.0, "patience": 0},

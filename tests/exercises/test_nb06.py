@@ -104,7 +104,7 @@ BANK = {
     "06.scorer": {
         "right": [one_column_each, by_ranks, by_torch],
         "wrong": [
-            ("scorer of document 002", lambda i, t, o: (cosines(i, t).argmax(1) == o).mean()),
+            ("scorer of project 002", lambda i, t, o: (cosines(i, t).argmax(1) == o).mean()),
             ("takes the first", lambda i, t, o: (cosines(i, t).argmax(1) == np.arange(len(o))).mean()),
             ("other way", lambda i, t, o: (o[cosines(i, t).argmax(0)] == o).mean()),
             ("worst column", lambda i, t, o: (o[cosines(i, t).argmin(1)] == o).mean()),
