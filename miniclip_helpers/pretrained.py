@@ -8,12 +8,12 @@ import importlib
 import json
 import pathlib
 import pickle
-import socket
 import warnings
 
 import torch
 
 from . import runtime
+from .downloads import reachable
 from .encoders import Tower, weights_fingerprint
 from .errors import ModelError, OfflineError, unknown
 from .model import TwoTowers, load_saved
@@ -138,15 +138,9 @@ def _state_dict(path):
 
 
 def _reachable():
-    from urllib.parse import urlsplit
-
     from huggingface_hub.constants import ENDPOINT
 
-    try:
-        socket.create_connection((urlsplit(ENDPOINT).hostname, urlsplit(ENDPOINT).port or 443), timeout=3).close()
-    except OSError:
-        return False
-    return True
+    return reachable(ENDPOINT)
 
 
 def need_network(name, where, how):

@@ -14,7 +14,7 @@ from test_images import bomb
 from miniclip_helpers import cli
 from miniclip_helpers.datasets import load_dataset
 
-COMMANDS = ["run", "train", "train-mini", "evaluate", "zero-shot", "index", "search", "doctor", "badges"]
+COMMANDS = ["run", "train", "train-mini", "fine-tune", "evaluate", "zero-shot", "index", "search", "doctor", "badges"]
 
 
 def call(*argv):
@@ -52,6 +52,20 @@ def test_help_and_version_import_nothing_heavy():
 def test_module_and_command_exit_with_the_code():
     done = subprocess.run([sys.executable, "-m", "miniclip_helpers.cli", "run", "77"], capture_output=True, text=True)
     assert done.returncode == 2 and "unknown notebook '77'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_evaluate_counts_labels_where_pictures_share_them(tmp_path, capsys):
+    """Flat colours under two labels: every red picture is as right for "red" as the others, so R@1 cannot say how good the model is."""
+    lines = ["image,caption,label"]
+    for row in range(10):
+        colour = ("red", "blue")[row % 2]
+        Image.new("RGB", (64, 64), (200 + row, 0, 0) if colour == "red" else (0, 0, 200 + row)).save(tmp_path / f"{row}.png")
+        lines.append(f"{row}.png,a {colour} picture,{colour}")
+    (tmp_path / "captions.csv").write_text("\n".join(lines) + "\n")
+    assert call("evaluate", "--data", tmp_path, "--json", tmp_path / "scores.json") == 0
+    found = json.loads((tmp_path / "scores.json").read_text())["zero_shot"]
+    assert found["n"] == 10 and found["n_labels"] == 2 and found["chance"]["top-1"] == 0.5 and 0 <= found["top-1"] <= 1
+    assert "pictures share 2 labels: top-1" in capsys.readouterr().out
 
 
 def test_index_and_search(stamps_folder, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ from .base import PinnedTower
 from .weights import wheel_file
 
 BLOCKS = {"block4": 112, "block5": 192, "block6": 320, "pooled": 1280, "logits": 1000}
-MODES = ("squash", "crop", "both")
+MODES = ("squash", "crop", "both", "apart")
 
 
 class EfficientNetLite0(PinnedTower):
@@ -18,7 +18,8 @@ class EfficientNetLite0(PinnedTower):
     ("pooled", what the classifier sees), and the 1,000 class logits, in the order of `BLOCKS`.
 
     mode "both" looks at each picture twice, squashed at `size` and as the centre square at 9/7 of it, and averages: 2.7 times the
-    work. `prepare` then gives a dict of the two batches.
+    work. `prepare` then gives a dict of the two batches. mode "apart" gives the squashed view alone and that average behind it, twice as wide:
+    heads that were made for the one can stand beside heads that are made for the other.
     """
 
     name = "efficientnet-lite0"
@@ -29,8 +30,9 @@ class EfficientNetLite0(PinnedTower):
         super().__init__(mode=mode, size=size, pretrained=pretrained)
         if mode not in MODES:
             raise unknown("mode of efficientnet-lite0", mode, MODES)
-        self.preprocess = Preprocess(size=size, mode="squash" if mode == "both" else mode)
-        self.closer = Preprocess(size=size * 9 // 7, crop=1.0) if mode == "both" else None
+        self.preprocess = Preprocess(size=size, mode="crop" if mode == "crop" else "squash")
+        self.closer = Preprocess(size=size * 9 // 7, crop=1.0) if mode in ("both", "apart") else None
+        self.width = (1 + (mode == "apart")) * sum(BLOCKS.values())
 
     def build(self):
         import timm
@@ -54,7 +56,9 @@ class EfficientNetLite0(PinnedTower):
 
     def forward(self, batch):
         if isinstance(batch, dict):
-            return (self.features(batch["squash"]) + self.features(batch["centre"])) / 2
+            squashed, centre = self.features(batch["squash"]), self.features(batch["centre"])
+            average = (squashed + centre) / 2
+            return torch.cat([squashed, average], 1) if self.options["mode"] == "apart" else average
         return self.features(batch)
 
     def features(self, batch):

@@ -2,9 +2,9 @@
 
 import importlib.util
 import pathlib
-import socket
 
 from .. import runtime
+from ..downloads import reachable
 from ..errors import ChecksumError, ModelError, OfflineError, UsageError
 
 ZERO = "pretrained=False (--no-pretrained), which starts from zero"
@@ -23,18 +23,6 @@ def wheel_file(package, relative, sha256):
         raise ChecksumError(f"{path.name} of {package} has sha256 {found}, expected {sha256}; the file is damaged or of another version: "
                             f"install {package.replace('_', '-')} again")
     return path
-
-
-def reachable(address):
-    """Whether the host of an address answers within three seconds."""
-    from urllib.parse import urlsplit
-
-    found = urlsplit(address)
-    try:
-        socket.create_connection((found.hostname, found.port or (80 if found.scheme == "http" else 443)), timeout=3).close()
-    except OSError:
-        return False
-    return True
 
 
 def need_network(what, where, address, how):

@@ -13,7 +13,7 @@ from ..pretrained import load_model
 from ..training.folder import GOOD, begin, check_resumed, finished, keep_good, read_history, write_history
 from ..training.locked import measure
 from ..training.run import chosen_parts
-from .beside import add_closed_form, fits, looking_twice
+from .beside import add_closed_form, fits
 from .hub import check_name, opened, save
 from .methods import DEFAULTS, RANK, SIDES, check_method, check_sides, default_config
 from .tuning import Diverged, Tuning
@@ -30,7 +30,7 @@ def fine_tune_run(model_name, data, out, method="heads", sides="both", loss=None
     this alpha between before (0) and after (1). resume: go on from what `out` holds. Returns the path.
 
     Where both towers are locked ones of this package, as `mini`'s are, the method "heads" with its usual loss puts heads in closed form beside the tuned
-    ones (`beside`), and its image tower looks twice at each picture.
+    ones (`beside`).
 
     Raises `UsageError` for what cannot work, `DataError` for data that cannot be learned from, and `Diverged` at a loss that is not a number: then
     `out` holds the last good model as the folder last-good, if it had learned anything.
@@ -52,15 +52,13 @@ def fine_tune_run(model_name, data, out, method="heads", sides="both", loss=None
     before = load_model(model_name)
     beside = method == "heads" and loss is None and tuple(asked["sides"]) == SIDES and fits(before)
     config = dataclasses.replace(default_config(method, opened(before)), seed=seed, **given)
-    tuning = Tuning(looking_twice(before) if beside else before, parts["train"], parts["val"], method, config, sides=sides, rank=rank, targets=targets,
+    tuning = Tuning(before, parts["train"], parts["val"], method, config, sides=sides, rank=rank, targets=targets,
                     checkpoint=out / "checkpoint.pt")
     failed = _take_steps(tuning, out, asked)
     tuned = tuning.result()
     if failed:
         raise _stopped(failed, tuned, out)
-    if beside:
-        tuned = add_closed_form(tuned, parts["train"], parts["val"])
-        tuned = dataclasses.replace(tuned, before=_measured(before, parts["val"]) if tuned.before else {})  # the model as it came, which looks once
+    tuned = add_closed_form(tuned, parts["train"], parts["val"]) if beside else tuned
     model = tuned.model if wise_ft is None else interpolate(before, tuned.model, wise_ft)
     after = tuned.after if wise_ft is None or not tuned.after else _measured(model, parts["val"])
     about = {key: value for key, value in asked.items() if key != "split"} | dataclasses.asdict(config) | {part: len(found) for part, found in parts.items()}

@@ -43,7 +43,7 @@ def bars(values, y_label, title="", intervals=None, chance=None, form="{:.0%}", 
     axes.set_xticks(range(len(groups)), groups)
     axes.set(ylabel=y_label, title=title)
     axes.grid(axis="x", visible=False)
-    axes.legend(ncols=min(4, len(nested) + (chance is not None)), loc="upper left", bbox_to_anchor=(0, -0.12))
+    axes.legend(ncols=min(4, len(nested) + (chance is not None)), loc="upper left", bbox_to_anchor=(0, -0.12 - 0.07 * max(str(group).count("\n") for group in groups)))
     return figure
 
 

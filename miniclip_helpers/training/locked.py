@@ -46,9 +46,9 @@ def block_heads(maps, image_widths, text_width):
     return fill(image_head, maps.image_mean, maps.image_map), fill(text_head, maps.text_mean, maps.text_map)
 
 
-def beside(head, other, width, share):
-    """Two heads side by side: their cosines are summed with weights 1 - share and share."""
-    parts = [{"kind": h.kind, "options": h.options, "columns": [0, width], "share": s} for h, s in ((head, 1 - share), (other, share))]
+def beside(head, other, columns, share):
+    """Two heads side by side: their cosines are summed with weights 1 - share and share. columns: [first, after] of the features that each sees."""
+    parts = [{"kind": h.kind, "options": h.options, "columns": list(c), "share": s} for h, c, s in zip((head, other), columns, (1 - share, share), strict=True)]
     joined = ConcatHead(parts)
     for place, part in enumerate((head, other)):
         joined.heads[place].load_state_dict(part.state_dict())
@@ -86,20 +86,24 @@ def best_scale(cosines, owner):
 class ClosedForm:
     """What a set of pairs says about two locked towers: from here on, any shrinkage is a small problem.
 
-    start: (image head, text head) that stay beside the fitted ones, by default those of `mini` where these are its towers.
+    The heads of `mini` stay beside the fitted ones where these are its towers.
     """
 
-    def __init__(self, image_tower, text_tower, train, start=None):
+    def __init__(self, image_tower, text_tower, train):
         self.towers = image_tower, text_tower
         self.widths = list(BLOCKS.values()) if image_tower.name == "efficientnet-lite0" else [image_tower.width]
         self.statistics = pair_statistics(BlockHead(self.widths, 1).blocks(train.images), F.normalize(train.texts, dim=-1), train.owner)
-        self.start = start or mini_heads(*self.towers)
+        self.start = mini_heads(*self.towers)
 
-    def model(self, image_shrink, text_shrink, share=MINI_SHARE):
-        """The model with these shrinkages; share: that of the starting heads in the cosine."""
-        heads = block_heads(canonical_maps(self.statistics, image_shrink, text_shrink), self.widths, self.towers[1].width)
+    def heads(self, image_shrink, text_shrink):
+        """The fitted heads alone."""
+        return block_heads(canonical_maps(self.statistics, image_shrink, text_shrink), self.widths, self.towers[1].width)
+
+    def model(self, image_shrink, text_shrink):
+        """The model with these shrinkages; the starting heads have MINI_SHARE of the cosine."""
+        heads = self.heads(image_shrink, text_shrink)
         if self.start:
-            heads = [beside(head, other, tower.width, share) for head, other, tower in zip(heads, self.start, self.towers, strict=True)]
+            heads = [beside(head, other, [(0, tower.width)] * 2, MINI_SHARE) for head, other, tower in zip(heads, self.start, self.towers, strict=True)]
         return TwoTowers(*self.towers, *heads).eval()
 
 
