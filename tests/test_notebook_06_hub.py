@@ -35,4 +35,5 @@ def test_every_cell_runs_on_a_hub_clip(data, tmp_path, monkeypatch, captions_fol
         changes |= {"DATA": str(captions_folder), "EVERY": 2, "EPOCHS": 1, "RATES": [1e-3]}
     results, figures = execute(NAME, changes, tmp_path, monkeypatch)
     assert figures == {"06_learning_rates", "06_target_against_retained", "06_modality_gap", "06_before_and_after"}
-    assert len(results) > 15 and all(math.isfinite(value) for value in results.values())
+    ratios = {"harsh_kept_of_other", "wise_kept_of_other", "wise_share_of_gain", "other_left_at_the_worst_rate"}  # of what a random model may have none of
+    assert len(results) > 15 and {name for name, value in results.items() if not math.isfinite(value)} <= ratios

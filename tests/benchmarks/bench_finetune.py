@@ -45,7 +45,9 @@ def unseen_nouns():
 
 
 def other_domain(model, nouns):
-    return evaluate_labels(model, *nouns, templates=TEMPLATES)["top-1"]
+    """[top-1, top-5] among the 100 unseen nouns, 113 pictures: one picture is 0.9 points."""
+    found = evaluate_labels(model, *nouns, templates=TEMPLATES)
+    return [found["top-1"], found["top-5"]]
 
 
 def test_fine_tune_mini_on_flickr(tmp_path):
@@ -59,7 +61,7 @@ def test_fine_tune_mini_on_flickr(tmp_path):
             rows[name].append(hits(model, test))
         groups.append(queries(test))
         between = [interpolate(mini, tuned, alpha) for alpha in ALPHAS]
-        curve.append([[np.mean([hits(model, test)[direction].mean() for direction in DIRECTIONS]), other_domain(model, nouns)] for model in between])
+        curve.append([[np.mean([hits(model, test)[direction].mean() for direction in DIRECTIONS]), *other_domain(model, nouns)] for model in between])
     after = {}
     for direction in DIRECTIONS:
         start, end = ([run[direction] for run in rows[name]] for name in ("before", "after"))
@@ -69,9 +71,9 @@ def test_fine_tune_mini_on_flickr(tmp_path):
         print(f"{direction}: R@1 {100 * np.concatenate(start).mean():.1f} -> {after[direction]:.1f} ± {np.std(spread, ddof=1):.1f}, "
               f"gain {100 * gain:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
         assert low > 0
-    target, other = np.mean(curve, 0).T
-    for alpha, t, o in zip(ALPHAS, target, other):
+    target, first, five = np.mean(curve, 0).T
+    for alpha, t, o, f in zip(ALPHAS, target, first, five):
         print(f"alpha {alpha:.1f}: R@1, both directions, {100 * t:.1f} ({(t - target[0]) / (target[-1] - target[0]):4.0%} of the gain), "
-              f"other domain top-1 {100 * o:.1f} ({o / other[0]:4.0%} kept)")
+              f"other domain top-1 {100 * o:.1f} ({o / first[0]:4.0%} kept), top-5 {100 * f:.1f} ({f / five[0]:4.0%})")
     assert after["image_to_text"] >= 50 and after["text_to_image"] >= 42
-    assert any(o >= 0.95 * other[0] and t - target[0] >= 0.8 * (target[-1] - target[0]) for t, o in zip(target, other))
+    assert any(f >= 0.95 * five[0] and t - target[0] >= 0.8 * (target[-1] - target[0]) for t, f in zip(target, five))
