@@ -219,7 +219,7 @@ def zero_shot_playground(model, images, labels, template=zero_shot.TEMPLATE, nam
     start = 1 / float(torch.as_tensor(model.logit_scale).detach())
     controls = {
         "picture": _wide(ipywidgets.Dropdown, options=[*((name, row) for row, name in enumerate(names)), ("your own, below", -1)], description="Picture"),
-        "upload": ipywidgets.FileUpload(accept="image/*", multiple=False, description="Upload a picture"),
+        "upload": ipywidgets.FileUpload(accept="image/*", multiple=False, description="Upload a picture", layout={"width": "180px"}),
         "labels": _wide(ipywidgets.Textarea, value="\n".join(labels), description="Labels", placeholder="one a line", rows=min(8, 1 + len(labels)),
                         continuous_update=False),
         "template": _wide(ipywidgets.Text, value=template, description="Template", placeholder="a photo of a {}.", continuous_update=False),
