@@ -172,7 +172,7 @@ def test_bad_data_is_one_clear_message_and_leaves_nothing(command, what, tmp_pat
     (["train", "--data", "photos8", "--out", "OUT", "--image-encoder", "resnet81"], "unknown"),
     (["train", "--data", "photos8", "--out", "OUT", "--text-encoder", "minilmm"], "did you mean minilm"),
     (["train", "--data", "photos8", "--out", "OUT", "--val-size", "1.5"], "val"),
-    (["zero-shot", "--labels", "cat", "no.jpg"], "does not exist"),
+    (["zero-shot", "--labels", "cat,dog", "no.jpg"], "does not exist"),
     (["zero-shot", "--labels", " , ", "no.jpg"], "at least one label"),
     (["zero-shot", "--labels", "cat,cat", "no.jpg"], "stand twice"),
     (["zero-shot", "--labels", "cat", "--template", "a photo", "no.jpg"], "one {}"),

@@ -125,6 +125,8 @@ def _steps(model, parts, config, plan, out, asked, worth):
             if record.step % len(batches) == len(batches) - 1:
                 write_history(out / "history.csv", rows + fresh)
     except MiniclipError as error:
+        if worth and first and not validate()["score"] > first["score"]:  # an epoch that ended in numbers need not have ended well
+            model.load_state_dict(start)
         raise _diverged(error, model, out, config, worth or (out / "checkpoint.pt").is_file(), len(rows + fresh)) from error
     if first and validate()["score"] < first["score"]:
         model.load_state_dict(start)
