@@ -50,6 +50,13 @@ def add_model(parser):
                              "clip:ViT-B/32 or open_clip:ARCH/PRETRAINED; after the colon also a file of weights")
 
 
+def add_parts(parser):
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--val-size", type=float, metavar="F", help="share of the images kept for validation (default 0.1; 0 trains on all)")
+    chosen.add_argument("--split", type=pathlib.Path, metavar="FILE", help="JSON with train, val and test lists of image names; test is never looked at")
+    parser.add_argument("--resume", action="store_true", help="go on from what RUN holds")
+
+
 def add_json(parser):
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write the result here as JSON, too")
 

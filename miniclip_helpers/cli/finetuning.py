@@ -2,7 +2,7 @@
 
 import pathlib
 
-from .common import add_captions, add_data, command, load_data
+from .common import add_captions, add_data, add_parts, command, load_data
 
 
 def add_finetuning(commands):
@@ -27,10 +27,7 @@ def add_finetuning(commands):
     tune.add_argument("--targets", metavar="a,b", help="the layers that LoRA goes on, by the end of their names (default: every linear layer)")
     tune.add_argument("--wise-ft", type=float, metavar="ALPHA", help="write the model between before (0) and after (1)")
     tune.add_argument("--seed", type=int, default=0, metavar="S")
-    chosen = tune.add_mutually_exclusive_group()
-    chosen.add_argument("--val-size", type=float, metavar="F", help="share of the images kept for validation (default 0.1; 0 trains on all)")
-    chosen.add_argument("--split", type=pathlib.Path, metavar="FILE", help="JSON with train, val and test lists of image names; test is never looked at")
-    tune.add_argument("--resume", action="store_true", help="go on from what RUN holds")
+    add_parts(tune)
 
 
 def fine_tune_model(args):

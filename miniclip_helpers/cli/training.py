@@ -4,7 +4,7 @@ import argparse
 import json
 import pathlib
 
-from .common import add_data, add_json, command, load_data, write_json
+from .common import add_data, add_json, add_parts, command, load_data, write_json
 
 
 def add_training(commands):
@@ -20,10 +20,7 @@ def add_training(commands):
     _add_towers(train)
     _add_steps(train)
     train.add_argument("--captions", metavar="all|first", help="of each image, all captions (default) or the first alone")
-    chosen = train.add_mutually_exclusive_group()
-    chosen.add_argument("--val-size", type=float, metavar="F", help="share of the images kept for validation (default 0.1; 0 trains on all)")
-    chosen.add_argument("--split", type=pathlib.Path, metavar="FILE", help="JSON with train, val and test lists of image names; test is never looked at")
-    train.add_argument("--resume", action="store_true", help="go on from what RUN holds")
+    add_parts(train)
 
     mini = command(commands, "train-mini", train_mini, "train the heads of the embedded model anew",
         ["miniclip train-mini --out build/mini"])

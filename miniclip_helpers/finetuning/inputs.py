@@ -7,7 +7,7 @@ from ..errors import DataError, MiniclipError, UsageError
 from ..model import Identity, TwoTowers, lengths
 from ..training import PairBatches
 from ..training.locked import measure
-from ..training.loop import DIVERGED, LARGEST_LOG_SCALE
+from ..training.loop import DIVERGED, clamp_scale
 from .methods import SIDES, tower_of
 
 IMAGE_BLOCK, TEXT_BLOCK = embedding.IMAGE_BATCH, embedding.TEXT_BATCH  # the batches of zero-shot evaluation, so that the same weights give the same bits
@@ -17,8 +17,7 @@ class Learner(torch.nn.Module):
     """A model as the loop calls it: a side in `learning` takes what its tower prepares, the other the features of its tower.
 
     Its modules are the model's own, and stay in evaluation mode: some hundred pictures are too few to estimate batch statistics anew, and without
-    dropout a step depends on nothing but its batch. The temperature is clamped as a weight: clamped in the forward pass alone it would get no
-    gradient any more once it is beyond, and CLIP's own starts there.
+    dropout a step depends on nothing but its batch. The temperature is clamped from the first step on: CLIP's own starts at the limit.
     """
 
     def __init__(self, model, learning):
@@ -27,14 +26,10 @@ class Learner(torch.nn.Module):
         self.text_tower = model.text_tower if "text" in learning else Identity()
         self.image_head, self.text_head, self.log_logit_scale = model.image_head, model.text_head, model.log_logit_scale
 
-    forward, project_images, project_texts = TwoTowers.forward, TwoTowers.project_images, TwoTowers.project_texts
+        clamp_scale(self)
 
-    @property
-    def logit_scale(self):
-        """1 / temperature, exponentiated, at most 100, its gradient alive."""
-        with torch.no_grad():
-            self.log_logit_scale.clamp_(max=LARGEST_LOG_SCALE)
-        return self.log_logit_scale.exp()
+    logit_scale, forward = TwoTowers.logit_scale, TwoTowers.forward
+    project_images, project_texts = TwoTowers.project_images, TwoTowers.project_texts
 
     def train(self, mode=True):
         return super().train(False)

@@ -10,9 +10,9 @@ from .. import datasets, retrieval, runtime
 from ..errors import UsageError
 from ..losses import get_loss
 from ..pretrained import load_model
-from ..training.folder import GOOD, begin, check_resumed, finished, keep_good, read_history, write_history
+from ..training.folder import begin, check_resumed, finished, keep_good, read_history, write_history
 from ..training.locked import measure
-from ..training.run import chosen_parts
+from ..training.run import check_parts, chosen_parts
 from .beside import add_closed_form, fits
 from .hub import check_name, opened, save
 from .methods import DEFAULTS, RANK, SIDES, check_method, check_sides, default_config
@@ -85,11 +85,9 @@ def _stopped(failed, tuned, out):
     """The error for a run that diverged. What it had learned is kept as the folder `last-good`; where that is nothing, `out` is free again."""
     if tuned.kept == "start":
         (out / "checkpoint.pt").unlink(missing_ok=True)
-        keep_good(None, out, False)
+        keep_good(tuned.model, out, False)
         return Diverged(f"{failed}. No epoch was better than the model as it came, so nothing is kept, and '{out}' is free again", tuned)
-    with runtime.writing_folder(out / GOOD) as folder:
-        save(tuned.model, folder)
-    return Diverged(f"{failed}. That model is '{out / GOOD}'; fine-tune anew in another folder", tuned)
+    return Diverged(f"{failed}. That model is '{keep_good(tuned.model, out, True, save)}'; fine-tune anew in another folder", tuned)
 
 
 def _check_arguments(loss, seed, val_size, split, wise_ft):
@@ -98,10 +96,7 @@ def _check_arguments(loss, seed, val_size, split, wise_ft):
         get_loss(loss)
     if not 0 <= seed < 2**63:
         raise UsageError(f"expected a seed of at least 0 and below 2**63, found {seed}")
-    if val_size is not None and split is not None:
-        raise UsageError("val_size and split exclude each other: the split names the validation images")
-    if val_size is not None and not 0 <= val_size < 1:
-        raise UsageError(f"expected val_size of at least 0 and below 1, found {val_size}")
+    check_parts(val_size, split)
     if wise_ft is not None:
         check_alpha(wise_ft)
 

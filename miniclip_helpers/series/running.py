@@ -34,8 +34,7 @@ def _environment(name, profile, figures, records, threads):
     """What the kernel of a notebook sees besides the user's environment."""
     cut = {"MINICLIP_OFFLINE": "1", "HF_HUB_OFFLINE": "1"} if profile != "online" else {}
     if "OMP_WAIT_POLICY" not in os.environ:
-        # Waiting threads spin by default. On busy cores that costs up to ten times the speed, on idle ones sleeping at once costs a third; a short spin is near the
-        # better of both: a ResNet-18 step takes 0.10 s (0.10 and 0.13) alone on two cores, 0.23 s (0.37 and 0.19) with another beside it.
+        # Waiting threads spin for long by default, which is slow on busy cores; sleeping at once is slow on idle ones. A short spin is near the better of both.
         cut["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "1000")
     return cut | {"MINICLIP_PROGRESS": "0", "MINICLIP_NOTEBOOK": name, "MINICLIP_PROFILE": profile, "MINICLIP_FIGURES": str(figures),
                   "MINICLIP_RESULTS": str(records), "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}

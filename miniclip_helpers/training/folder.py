@@ -51,14 +51,15 @@ def begin(out, asked):
         temporary.write_text(json.dumps(asked, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
 
 
-def keep_good(model, out, worth):
+def keep_good(model, out, worth, save=save_model):
     """After a run that diverged: its last good model as the folder `last-good` in `out`, and the folder's path.
 
     worth: whether that model knows anything. If not, None: what the run wrote goes away, and `out` is free for another try.
+    save: function of (model, folder) that writes it.
     """
     if worth:
         with runtime.writing_folder(out / GOOD) as folder:
-            save_model(model, folder)
+            save(model, folder)
         return out / GOOD
     for name in ("run.json", "history.csv"):
         (out / name).unlink(missing_ok=True)

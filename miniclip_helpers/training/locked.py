@@ -5,6 +5,7 @@ some hundred photos cannot teach. On validation photos that gave 1.2 to 2.8 poin
 """
 
 import dataclasses
+import functools
 
 import torch
 from torch.nn import functional as F
@@ -93,7 +94,11 @@ class ClosedForm:
         self.towers = image_tower, text_tower
         self.widths = list(BLOCKS.values()) if image_tower.name == "efficientnet-lite0" else [image_tower.width]
         self.statistics = pair_statistics(BlockHead(self.widths, 1).blocks(train.images), F.normalize(train.texts, dim=-1), train.owner)
-        self.start = mini_heads(*self.towers)
+
+    @functools.cached_property
+    def start(self):
+        """`mini`'s heads, or None; read only where they are used."""
+        return mini_heads(*self.towers)
 
     def heads(self, image_shrink, text_shrink):
         """The fitted heads alone."""

@@ -9,10 +9,7 @@ import torch
 from .. import datasets, runtime
 from ..errors import DataError, MiniclipError, UsageError
 from ..model import save_model
-from .folder import begin, keep_good, write_history
-from .folder import check_resumed as _check_resumed
-from .folder import finished as _finished
-from .folder import read_history as _read_history
+from .folder import begin, check_resumed, finished, keep_good, read_history, write_history
 from .locked import features_of, fit_closed_form
 from .loop import fit
 from .plan import VAL_SIZE, Plan
@@ -39,13 +36,15 @@ def train_run(data, out, image_encoder=None, text_encoder=None, loss=None, epoch
     if unknown:
         raise UsageError(f"train_run takes no {', '.join(sorted(unknown))}; it takes {', '.join(field.name for field in dataclasses.fields(Plan))}")
     out, plan = pathlib.Path(out), Plan(image_encoder, text_encoder, loss, epochs, seed, preset, unlock, **settings)
-    _check_val_size(plan, val_size, split)
-    if _finished(out, resume):
+    check_parts(val_size, split)
+    if plan.patience and val_size == 0:
+        raise UsageError(f"patience {plan.patience} needs validation images, and val_size is 0; leave one of them out")
+    if finished(out, resume):
         return out
     dataset = datasets.load_dataset(data)
     parts, names = chosen_parts(dataset.first_captions() if plan.first_captions else dataset, val_size, split, seed, plan.recipe and plan.recipe.split)
     asked = {"data": dataset.name} | plan.asked() | {"split": names}
-    _check_resumed(out, asked)
+    check_resumed(out, asked)
     with torch.random.fork_rng():  # modules draw their first weights from the global state
         torch.manual_seed(seed)
         model, rows = _train(parts, plan, out, asked)
@@ -58,14 +57,12 @@ def train_run(data, out, image_encoder=None, text_encoder=None, loss=None, epoch
     return out
 
 
-def _check_val_size(plan, val_size, split):
+def check_parts(val_size, split):
     """What can be said about the parts before anything is read."""
     if val_size is not None and split is not None:
         raise UsageError("val_size and split exclude each other: the split names the validation images")
     if val_size is not None and not 0 <= val_size < 1:
         raise UsageError(f"expected val_size of at least 0 and below 1, found {val_size}")
-    if plan.patience and val_size == 0:
-        raise UsageError(f"patience {plan.patience} needs validation images, and val_size is 0; leave one of them out")
 
 
 def chosen_parts(dataset, val_size, split, seed, shares=None):
@@ -115,7 +112,7 @@ def _steps(model, parts, config, plan, out, asked, worth):
     begin(out, asked)
     trained, start = on_features(model), copy.deepcopy(model.state_dict())
     first = validate() if validate else None
-    rows, fresh = _read_history(out / "history.csv"), []
+    rows, fresh = read_history(out / "history.csv"), []
     try:
         for record in runtime.progress(fit(trained, batches, config, validate, out / "checkpoint.pt"), "training", total=config.epochs * len(batches)):
             if not fresh:

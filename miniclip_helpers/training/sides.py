@@ -62,7 +62,7 @@ def caption_accuracy(cosines, captions, owner, ks=(1, 100)):
 
     cosines: (N, M) of all images with all captions. captions: M strings. owner: (M,) the image of each. Captions that read alike are one
     candidate, so that a product whose name stands twice is not called wrong for its twin. Returns {"top-1", "chance_top-1", ...}.
-    project 004 counts places in its list instead.
+    Project 004 counts places in its list instead.
     """
     different, first, column = np.unique(np.asarray(captions, dtype=object), return_index=True, return_inverse=True)
     scores, owner = np.asarray(cosines)[:, first], np.asarray(owner)
