@@ -66,6 +66,10 @@ def test_evaluate_counts_labels_where_pictures_share_them(tmp_path, capsys):
     found = json.loads((tmp_path / "scores.json").read_text())["zero_shot"]
     assert found["n"] == 10 and found["n_labels"] == 2 and found["chance"]["top-1"] == 0.5 and 0 <= found["top-1"] <= 1
     assert "pictures share 2 labels: top-1" in capsys.readouterr().out
+    for label in ("red", ""):  # one label for all, or none for some: there is nothing to choose from, and retrieval is reported all the same
+        (tmp_path / "captions.csv").write_text("\n".join([lines[0], lines[1].replace(",red", f",{label}"), *(line.replace(",blue", ",red") for line in lines[2:])]) + "\n")
+        assert call("evaluate", "--data", tmp_path, "--json", tmp_path / "scores.json") == 0
+        assert "zero_shot" not in json.loads((tmp_path / "scores.json").read_text())
 
 
 def test_index_and_search(stamps_folder, tmp_path, capsys, monkeypatch):

@@ -73,7 +73,8 @@ def evaluate_model(args):
     report = retrieval.evaluate(model, dataset)
     print(f"{report['n_images']} images, {report['n_captions']} captions; 95 % intervals in brackets")
     print(retrieval.as_table(report).to_string())
-    if 4 * len(set(dataset.columns.get("label", dataset.names))) <= len(dataset):  # then most captions have many right pictures, and R@1 says little
+    labels = dataset.columns.get("label", [])
+    if all(labels) and 1 < len(set(labels)) <= len(labels) / 4:  # then most captions have many right pictures, and R@1 says little
         report["zero_shot"] = label_report(model, dataset)
     write_json(args.json, report)
 

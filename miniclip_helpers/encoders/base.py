@@ -53,6 +53,14 @@ class Tower(nn.Module):
         state = "locked" if self.locked else "trained"
         return f"{self.name}: {self.width} features, {count / 1e6:.1f} M parameters, {self.origin}, {state}"
 
+    def train(self, mode=True):
+        """Locked towers stay in evaluation mode: batch statistics are weights too."""
+        super().train(mode)
+        if self.locked:
+            for part in self.children():
+                part.eval()
+        return self
+
     def encode(self, inputs):
         """Raw inputs to (B, width), without gradients, in evaluation mode."""
         self.eval()
@@ -108,13 +116,6 @@ class PinnedTower(Tower):
         self.net  # noqa: B018  read the weights, to count them
         return super().describe()
 
-    def train(self, mode=True):
-        """Locked towers stay in evaluation mode: batch statistics are weights too."""
-        super().train(mode)
-        if self.locked and "_net" in self._modules:
-            self._net.eval()
-        return self
-
 
 class LibraryTower(Tower):
     """A tower around one network of a library, `net`: from zero, or with published weights, which are locked until `unlock`."""
@@ -133,11 +134,4 @@ class LibraryTower(Tower):
     def unlock(self):
         self.net.requires_grad_(True)
         self.options |= self.own_options()
-        return self
-
-    def train(self, mode=True):
-        """Locked towers stay in evaluation mode: batch statistics are weights too."""
-        super().train(mode)
-        if self.locked:
-            self.net.eval()
         return self
