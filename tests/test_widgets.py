@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from miniclip_helpers import datasets, plots, widgets
+from miniclip_helpers import datasets, plots, search, widgets
 from miniclip_helpers.encoders import Tower
 from miniclip_helpers.errors import UsageError
 from miniclip_helpers.model import TwoTowers
@@ -89,7 +89,7 @@ def test_an_empty_query_is_answered_in_the_panel(model, dataset):
 
 def test_what_breaks_is_shown_escaped_and_not_raised(model, dataset, monkeypatch):
     box = widgets.search_box(model, model.encode_image(list(dataset.images())), dataset, query="red", k=2)
-    monkeypatch.setattr(widgets.search, "search_text", lambda *inputs: 1 / 0 if inputs[2] == "zero" else (_ for _ in ()).throw(ValueError("<img>")))
+    monkeypatch.setattr(search, "search_text", lambda *inputs: 1 / 0 if inputs[2] == "zero" else (_ for _ in ()).throw(ValueError("<img>")))
     box.controls["query"].value = "zero"
     assert "ZeroDivisionError" in box.status.value
     box.controls["query"].value = "other"
