@@ -4,6 +4,8 @@
 and the value it is stuck at when nothing is learned.
 """
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 
@@ -79,8 +81,37 @@ def margin_loss(image_embeddings, text_embeddings, margin=0.2):
     return (by_image + by_text).mean() / 2
 
 
+def clip_loss_local(image_local, text_local, image_all, text_all, logit_scale, rank):
+    """One process's share of `clip_loss`: B of the N rows and the same B of the N columns, so 2 x B x N logits and never N x N.
+
+    image_local, text_local: (B, D), the pairs of process number `rank`. image_all, text_all: (N, D), the pairs of all processes, B each, in
+    the order of their numbers, gathered so that gradients flow back (`training.processes.gather_with_gradients`). The mean over the
+    processes is `clip_loss` of all N pairs. Source: local loss of open_clip.
+    """
+    _check(image_local, text_local)
+    _check(image_all, text_all)
+    batch, processes = len(image_local), len(image_all) // len(image_local)
+    if batch * processes != len(image_all) or not 0 <= rank < processes:
+        raise UsageError(f"expected {len(image_all)} gathered pairs to be equal shares of {batch}, and this process's number among them, found rank {rank}")
+    target = rank * batch + torch.arange(batch, device=image_local.device)
+    by_image, by_text = similarity_logits(image_local, text_all, logit_scale), similarity_logits(text_local, image_all, logit_scale)  # (B, N) each
+    return (F.cross_entropy(by_image, target) + F.cross_entropy(by_text, target)) / 2
+
+
+def _pull(image, text, scale, row_lse, column_lse, first):
+    """(b, N): softmax of each row plus softmax of each column, minus 2 at the right pairs: what every logit of a block adds to the gradient.
+
+    The block's rows are number `first` and on. It holds two blocks at once, not more: whence the work in place.
+    """
+    weight = (scale * image) @ text.T
+    by_column = (weight - column_lse).exp_()
+    weight.sub_(row_lse[:, None]).exp_().add_(by_column)
+    weight.diagonal(first).sub_(2)
+    return weight
+
+
 class _ChunkedClipLoss(torch.autograd.Function):
-    """Forward and backward in blocks of rows: never more than chunk x B logits in memory."""
+    """Forward and backward in blocks of rows: never more than two blocks of chunk x B logits in memory."""
 
     @staticmethod
     def forward(ctx, image, text, scale, chunk):
@@ -88,37 +119,44 @@ class _ChunkedClipLoss(torch.autograd.Function):
         row_lse = image.new_empty(batch)
         column_lse = image.new_full((batch,), -torch.inf)
         for start in range(0, batch, chunk):
-            logits = scale * image[start : start + chunk] @ text.T
+            logits = (scale * image[start : start + chunk]) @ text.T
             row_lse[start : start + chunk] = logits.logsumexp(1)
             column_lse = torch.logaddexp(column_lse, logits.logsumexp(0))
+            del logits  # or it would still be there while the next is made
         right = scale * (image * text).sum(1)
         ctx.save_for_backward(image, text, scale, row_lse, column_lse)
         ctx.chunk = chunk
         return (row_lse + column_lse - 2 * right).mean() / 2
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         image, text, scale, row_lse, column_lse = ctx.saved_tensors
-        batch = len(image)
-        grad_image, grad_text, grad_scale = torch.zeros_like(image), torch.zeros_like(text), torch.zeros_like(scale)
-        for start in range(0, batch, ctx.chunk):
+        grad_image, grad_text = torch.zeros_like(image), torch.zeros_like(text)
+        for start in range(0, len(image), ctx.chunk):
             rows = slice(start, start + ctx.chunk)
-            cosine = image[rows] @ text.T
-            logits = scale * cosine
-            weight = (logits - row_lse[rows, None]).exp_().add_((logits - column_lse).exp_())
-            weight[torch.arange(len(weight)), torch.arange(start, start + len(weight))] -= 2  # minus both targets
+            weight = _pull(image[rows], text, scale, row_lse[rows], column_lse, start)
             grad_image[rows] = weight @ text
             grad_text += weight.T @ image[rows]
-            grad_scale += (weight * cosine).sum()
-        factor = grad / (2 * batch)
+            del weight
+        factor = grad / (2 * len(image))
+        grad_scale = (grad_image * image).sum()  # the sum of weight x cosine, without the cosines
         return factor * scale * grad_image, factor * scale * grad_text, factor * grad_scale, None
 
 
 def chunked_clip_loss(image_embeddings, text_embeddings, logit_scale, chunk_size=1024):
-    """`clip_loss`, the same value and gradients, with memory that grows with chunk_size x B instead of B x B."""
+    """`clip_loss`, the same value and gradients, with memory that grows with chunk_size x B instead of B x B.
+
+    Computed in float32 at least, under autocast too: in bfloat16 a logit of 100 is only known to 0.25. Differentiable once.
+    """
     _check(image_embeddings, text_embeddings)
-    scale = torch.as_tensor(logit_scale, dtype=image_embeddings.dtype, device=image_embeddings.device)
-    return _ChunkedClipLoss.apply(image_embeddings, text_embeddings, scale, int(chunk_size))
+    if int(chunk_size) < 1:
+        raise UsageError(f"expected a chunk_size of at least 1 row, found {chunk_size}")
+    dtype, device = torch.promote_types(image_embeddings.dtype, torch.float32), image_embeddings.device
+    scale = torch.as_tensor(logit_scale, dtype=dtype, device=device)
+    known = torch.amp.is_autocast_available(device.type)  # tensors without content ("meta"), which only count, know none
+    with torch.autocast(device.type, enabled=False) if known else contextlib.nullcontext():
+        return _ChunkedClipLoss.apply(image_embeddings.to(dtype), text_embeddings.to(dtype), scale, int(chunk_size))
 
 
 LOSSES = {

@@ -1,11 +1,14 @@
-"""Evaluate a model on a dataset, in both directions, with intervals and the chance level beside every number."""
+"""Evaluate a model on a dataset, in both directions, with intervals and the chance level beside every number; compare two; look at single answers."""
+
+import dataclasses
 
 import numpy as np
 
 from . import embedding, metrics
-from .errors import DataError
+from .errors import DataError, UsageError
 
 KS = (1, 5, 10)
+WHICH = ("all", "right at 1", "rank > 10", "worst")
 
 
 def similarity(model, dataset):
@@ -27,13 +30,13 @@ def report(matrix, owner, ks=KS, seed=0):
     } | {"interval95": metrics.retrieval_intervals(matrix, owner, ks, seed=seed), "chance": metrics.chance(len(matrix), owner, ks)}
 
 
-def evaluate(model, dataset, seed=0):
+def evaluate(model, dataset, seed=0, ks=KS):
     """The report of a model on a dataset: what `miniclip evaluate --json` writes, fractions between 0 and 1.
 
     {"n_images", "n_captions", "image_to_text": {"R@1", "R@5", "R@10", "MRR", "MedR"}, "text_to_image": {...}, "interval95":
-    {direction: {"R@1": [low, high], ...}}, "chance": {direction: {"R@1": ..., ...}}}.
+    {direction: {"R@1": [low, high], ..., "MRR", "MedR"}}, "chance": {direction: {"R@1": ..., "MRR", "MeanR"}}}. ks: (1, 100) adds R@100.
     """
-    return report(similarity(model, dataset), np.asarray(dataset.owner), seed=seed)
+    return report(similarity(model, dataset), np.asarray(dataset.owner), ks, seed)
 
 
 def as_table(found):
@@ -52,3 +55,67 @@ def as_table(found):
         row["chance R@1 %"] = f"{100 * found['chance'][direction]['R@1']:.2f}"
         rows[direction.replace("_", " ")] = row
     return pandas.DataFrame(rows).T
+
+
+def compare(before, after, owner, k=1, seed=0):
+    """Two models asked the same: {direction: {"before", "after", "gain", "interval95", "p"}} of R@K, paired, whole images drawn.
+
+    before, after: similarity (n_images, n_captions) of both, rows and columns in the same order. p: `metrics.sign_flip_test`.
+    """
+    if np.shape(before) != np.shape(after):
+        raise UsageError(f"expected the same pictures and captions from both models, found {np.shape(before)} and {np.shape(after)}")
+    first, second, found = metrics.ranks(before, owner), metrics.ranks(after, owner), {}
+    for direction in metrics.DIRECTIONS:
+        hits, groups = (first[direction] <= k, second[direction] <= k), None if direction == "image_to_text" else owner
+        gain, low, high = metrics.paired_interval(*hits, groups, seed=seed)
+        found[direction] = {"before": float(hits[0].mean()), "after": float(hits[1].mean()), "gain": gain, "interval95": [low, high],
+                            "p": metrics.sign_flip_test(*hits, groups, seed=seed)}
+    return found
+
+
+def by_group(rank, labels, owner=None, k=1, seed=0):
+    """R@K of each group of queries: {label: {"n", "R@K", "interval95", "MedR"}}, in the order of the labels' first appearance.
+
+    rank: (Q,). labels: Q labels, such as the length of each caption. owner: (Q,) the image of each query, drawn whole.
+    """
+    rank, labels = np.asarray(rank), list(labels)
+    if len(labels) != len(rank) or not len(rank):
+        raise UsageError(f"expected one label per rank, found {len(labels)} labels and {len(rank)} ranks")
+    owner, found = np.arange(len(rank)) if owner is None else np.asarray(owner), {}
+    for label in dict.fromkeys(labels):
+        own = np.array([other == label for other in labels])
+        found[label] = {"n": int(own.sum()), f"R@{k}": float((rank[own] <= k).mean()), "MedR": float(np.median(rank[own])),
+                        "interval95": list(metrics.bootstrap_interval(rank[own], k, owner[own], seed=seed))}
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One candidate that a query was given: the place in the dataset, its score, and whether it is right."""
+
+    candidate: int
+    score: float
+    right: bool
+
+
+def answers(matrix, owner, direction, query, count=5):
+    """The best `count` answers to one query, best first. direction: "image_to_text" (query: an image) or "text_to_image" (query: a caption).
+
+    Candidates are captions or images. Equal scores stand in the order of the candidates, a right one last of its equals, as a tie is not won.
+    """
+    if direction not in metrics.DIRECTIONS:
+        raise UsageError(f"expected a direction among {', '.join(metrics.DIRECTIONS)}, found {direction!r}")
+    scores = np.asarray(matrix)[query] if direction == "image_to_text" else np.asarray(matrix)[:, query]
+    right = np.asarray(owner) == query if direction == "image_to_text" else np.arange(len(scores)) == np.asarray(owner)[query]
+    order = np.lexsort((np.arange(len(scores)), right, -scores))[:count]
+    return [Answer(int(place), float(scores[place]), bool(right[place])) for place in order]
+
+
+def select(rank, which="all"):
+    """The queries (rows) to look at: "all", "right at 1", "rank > 10" in their own order; "worst": all, the worst rank first."""
+    rank = np.asarray(rank)
+    if which not in WHICH:
+        raise UsageError(f"expected one of {', '.join(map(repr, WHICH))}, found {which!r}")
+    if which == "worst":
+        return np.argsort(-rank, kind="stable")
+    return np.flatnonzero({"all": rank > 0, "right at 1": rank == 1, "rank > 10": rank > 10}[which])

@@ -72,22 +72,6 @@ def test_evaluate_counts_labels_where_pictures_share_them(tmp_path, capsys):
         assert "zero_shot" not in json.loads((tmp_path / "scores.json").read_text())
 
 
-def test_index_and_search(stamps_folder, tmp_path, capsys, monkeypatch):
-    index = tmp_path / "stamps.index"
-    assert call("index", stamps_folder, "--out", index) == 0
-    query = json.loads((stamps_folder / "captions.json").read_text())[7]
-    assert call("search", index, query["caption"], "-k", 3, "--json", tmp_path / "hits.json", "--figure", tmp_path / "hits.png") == 0
-    hits = json.loads((tmp_path / "hits.json").read_text())
-    assert hits["query"] == query["caption"] and len(hits["hits"]) == 3 and query["file_name"] in [hit["name"] for hit in hits["hits"]]
-    assert Image.open(tmp_path / "hits.png").width > 500
-    assert call("search", index, "--image", stamps_folder / "0.jpg", "-k", 1) == 0
-    assert "0.jpg" in capsys.readouterr().out
-    lines = iter(["a dog", ""])
-    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
-    assert call("search", index) == 0
-    assert capsys.readouterr().out.count(".jpg") == 5
-
-
 def test_zero_shot(stamps_folder, tmp_path, capsys):
     photos = load_dataset("photos8")
     assert call("zero-shot", "--labels", "cat,motorcycle,cup of coffee", photos.path(2), photos.path(5), "--json", tmp_path / "z.json") == 0
@@ -197,15 +181,6 @@ def test_options_that_exclude_each_other(capsys):
     assert call("frobnicate") == 2
 
 
-def test_an_index_of_ones_own_model_is_searched_from_anywhere(stamps_folder, tmp_path, monkeypatch, capsys):
-    assert call("train", "--data", stamps_folder, "--out", tmp_path / "mine") == 0
-    monkeypatch.chdir(tmp_path)
-    assert call("index", stamps_folder, "--model", "mine", "--out", "i") == 0
-    monkeypatch.chdir("/")
-    assert call("search", tmp_path / "i", "a frog", "-k", 2) == 0
-    assert capsys.readouterr().out.count(".jpg") == 2
-
-
 @pytest.mark.parametrize("argv", [["train-mini", "--out"], ["index", "photos8", "--out"], ["train", "--data", "photos8", "--out"]])
 def test_a_folder_of_something_else_is_left_as_it_is(argv, tmp_path, capsys):
     (tmp_path / "site").mkdir()
@@ -233,14 +208,6 @@ def test_a_cache_that_cannot_be_used_is_told(tmp_path, capsys, monkeypatch):
     (tmp_path / "FILE").write_text("a file")
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "FILE"))
     assert call("evaluate", "--data", "photos8") == 1 and "MINICLIP_CACHE" in capsys.readouterr().err
-
-
-def test_the_prompt_ends_with_the_input(stamps_folder, tmp_path, monkeypatch, capsys):
-    def end(prompt):
-        raise EOFError
-    assert call("index", stamps_folder, "--out", tmp_path / "i") == 0
-    monkeypatch.setattr("builtins.input", end)
-    assert call("search", tmp_path / "i") == 0
 
 
 @pytest.mark.parametrize("captions, words", [

@@ -118,3 +118,50 @@ def test_links_to_files_lead_somewhere(name):
         if cell.cell_type == "markdown":
             for target in re.findall(r"\]\((?!http|#|attachment:)([^)\s]+)\)", cell.source):
                 assert (FOLDER / pathlib.Path(target.split("#")[0])).exists(), target
+
+
+# --- the series as one book ----------------------------------------------------------------------------------------------------
+
+
+def first_and_last(name):
+    """The first and the last markdown cell of a notebook."""
+    prose = [cell.source for cell in read(name).cells if cell.cell_type == "markdown"]
+    return prose[0], prose[-1]
+
+
+def test_there_are_twelve():
+    assert [name[:2] for name in NOTEBOOKS] == [f"{number:02}" for number in range(12)]
+
+
+@pytest.mark.parametrize("before, after", list(zip(NOTEBOOKS, NOTEBOOKS[1:])))
+def test_each_notebook_ends_with_the_next_and_begins_with_the_last(before, after):
+    assert re.search(rf"next[^\n]*\]\({after}\.ipynb\)", first_and_last(before)[1], re.IGNORECASE), f"{before} does not lead to {after}"
+    assert f"({before}.ipynb)" in first_and_last(after)[0], f"{after} does not say where {before} ended"
+
+
+def test_every_list_of_the_series_asks_the_notebooks_own_questions():
+    questions = {name: re.search(r"^\*\*(.+\?)\*\*$", first_and_last(name)[0], re.MULTILINE).group(1) for name in NOTEBOOKS}
+    start = "\n".join(cell.source for cell in read(NOTEBOOKS[0]).cells if cell.cell_type == "markdown")
+    for text in (start, (FOLDER / "README.md").read_text(encoding="utf8")):
+        rows = re.findall(r"^\| (?:\[\**[^\]]+\]\((\d\d_\w+)\.ipynb\)|\*\*(?:00)[^|]+) \| ([^|]+) \|", text, re.MULTILINE)
+        assert {name or NOTEBOOKS[0]: question.strip() for name, question in rows} == questions
+
+
+def test_the_glossary_defines_each_word_once_in_order():
+    table = (FOLDER / "README.md").read_text(encoding="utf8").split("## Glossary")[1].split("\n## ")[0]
+    words = [row.split("|")[1].strip() for row in table.splitlines() if row.startswith("| ")][1:]
+    words = [word for word in words if not word.startswith("-")]
+    assert len(words) >= 60 and words == sorted(set(words), key=str.casefold)
+
+
+def test_figures_are_one_family_and_none_is_left_over():
+    """Every figure of the folder is of one width, listed, and drawn by a notebook; so is every file of numbers."""
+    from PIL import Image
+
+    from miniclip_helpers import plots
+
+    folder = ROOT / "figures"
+    drawn = {figure for name in NOTEBOOKS for figure in re.findall(r"save_figure\([^\"]*\"(\d\d_\w+)\"", "\n".join(cell.source for cell in read(name).cells))}
+    listed = set(re.findall(r"^\| \[(\w+)\]", (folder / "index.md").read_text(encoding="utf8"), re.MULTILINE))
+    assert drawn == listed == {path.stem for path in folder.glob("*.png")} and {path.stem for path in (folder / "data").iterdir()} <= drawn
+    assert {Image.open(path).width for path in folder.glob("*.png")} == {round(plots.WIDTH * plots.STYLE["savefig.dpi"])}

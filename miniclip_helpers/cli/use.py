@@ -1,6 +1,5 @@
-"""The commands that use a model: evaluate, zero-shot, index, search."""
+"""The commands that use a model: evaluate, zero-shot."""
 
-import contextlib
 import pathlib
 
 from ..errors import UsageError
@@ -8,7 +7,7 @@ from .common import add_captions, add_data, add_json, add_model, command, load_d
 
 
 def add_use(commands):
-    """The commands that use one: evaluate, zero-shot, index, search."""
+    """The commands that use one: evaluate, zero-shot."""
     evaluate = command(commands, "evaluate", evaluate_model, "measure retrieval in both directions, with intervals and chance",
         ["miniclip evaluate --model mini --data photos/",
          "miniclip evaluate --model runs/mine --data photos/ --split runs/mine/split.json --part test --json scores.json"])
@@ -39,27 +38,6 @@ def add_use(commands):
     zero.add_argument("--opposite", action="append", metavar="SENTENCE", help="what no means under --yes-no; may be given several times")
     zero.add_argument("photos", nargs="+", metavar="PHOTO")
     add_json(zero)
-
-    index = command(commands, "index", index_photos, "make an index of pictures to search",
-        ["miniclip index photos/ --out photos.index",
-         "miniclip index stamps --out stamps.index"])
-    index.add_argument("data", metavar="PHOTOS", help="a folder of photos, a file of captions, or emoji, stamps, photos8")
-    add_model(index)
-    index.add_argument("--out", required=True, metavar="INDEX", type=pathlib.Path)
-    index.add_argument("--kind", default="auto", help="flat (exact), hnsw, ivfpq or auto (default: exact until something else is faster)")
-    index.add_argument("--skip-problems", action="store_true", help="leave unreadable pictures out, and list them, instead of stopping")
-
-    search = command(commands, "search", search_index, "search an index by words or by a picture; without either, a prompt opens",
-        ["miniclip search stamps.index 'a red fruit'",
-         "miniclip search stamps.index --image cat.jpg -k 10",
-         "miniclip search stamps.index"])
-    search.add_argument("index", metavar="INDEX", type=pathlib.Path)
-    asked = search.add_mutually_exclusive_group()
-    asked.add_argument("query", nargs="?", metavar="QUERY", help="what to look for, in words")
-    asked.add_argument("--image", metavar="FILE", help="a picture to look for")
-    search.add_argument("-k", type=int, default=5, metavar="K", help="how many answers (default 5)")
-    search.add_argument("--figure", type=pathlib.Path, metavar="FILE", help="draw the answers into this PNG")
-    add_json(search)
 
 
 def evaluate_model(args):
@@ -139,47 +117,3 @@ def check_question(args, labels):
     if args.top < 1:
         raise UsageError(f"--top must be at least 1, found {args.top}")
     zero.scale_of(None, 1.0 if args.temperature is None else args.temperature)
-
-
-def index_photos(args):
-    from ..index import check_kind, check_target
-    from ..search import index_dataset
-
-    check_kind(args.kind)  # both before anything is encoded
-    check_target(args.out)
-    index = index_dataset(load_data(args.data, args.skip_problems), args.model, args.kind)
-    index.save(args.out)
-    print(f"{index!r}: {args.out}\nnext: miniclip search {args.out} \"a red fruit\"")
-
-
-def search_index(args):
-    from .. import search
-    from ..index import load_index
-    from ..pretrained import load_model
-
-    if args.query is not None and not args.query.strip():
-        raise UsageError("the query is empty; say what to look for, like 'a red fruit'")
-    index = load_index(args.index)
-    model = load_model(index.about.get("model", "mini"))
-    search.check_model(index, model)
-    if args.image is not None or args.query:
-        hits = search.search_image(index, model, args.image, args.k) if args.image is not None else search.search_text(index, model, args.query, args.k)
-        answer(index, args.image or args.query, hits, args)
-        return
-    print(f"{len(index)} pictures. Type what to look for; an empty line ends.")
-    with contextlib.suppress(EOFError):  # Ctrl-D, or the end of a pipe
-        for line in iter(lambda: input("> ").strip(), ""):
-            answer(index, line, search.search_text(index, model, line, args.k), args)
-
-
-def answer(index, query, hits, args):
-    """Print the hits of one query; draw and write them where asked."""
-    for place, hit in enumerate(hits, 1):
-        print(f"{place:3}. {hit.score:.3f}  {hit.name}")
-    write_json(args.json, {"query": query, "hits": [{"name": hit.name, "score": hit.score} for hit in hits]})
-    if args.figure:
-        from .. import plots, runtime, search
-
-        with runtime.writing(args.figure) as path:
-            path.write_bytes(plots.to_png(search.draw(index, hits, query), dpi=150))
-        print(f"drawn: {args.figure}")

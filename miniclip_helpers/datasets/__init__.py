@@ -6,14 +6,16 @@ from .. import images, runtime
 from ..errors import DataError, ImageError, UsageError, unknown
 from . import cifar, formats
 from .addresses import download_pictures, read_addresses
-from .duplicates import near_duplicates
+from .captions import load_photos, read_captions, write_captions
+from .duplicates import copies, find_copies, group_copies, near_duplicates, similar_pairs
 from .formats import find_picture
 from .splits import read_names, read_split, write_split
 from .table import ImageTextDataset
 from .writing import write_dataset
 
-__all__ = ["EMBEDDED", "FETCHED", "NAMES", "ImageTextDataset", "download_pictures", "find_picture", "load_dataset", "near_duplicates", "picture_of",
-           "read_addresses", "read_names", "read_split", "write_dataset", "write_split"]
+__all__ = ["EMBEDDED", "FETCHED", "NAMES", "ImageTextDataset", "copies", "download_pictures", "find_copies", "find_picture", "group_copies",
+           "load_dataset", "load_photos", "near_duplicates", "picture_of", "read_addresses", "read_captions", "read_names", "read_split",
+           "similar_pairs", "write_captions", "write_dataset", "write_split"]
 
 EMBEDDED = ("emoji", "stamps", "photos8")
 FETCHED = ("cifar100", "cifar100:train", "fashion")

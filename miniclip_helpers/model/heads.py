@@ -1,5 +1,7 @@
 """Heads: a tower's features to the shared space, (B, width) to (B, dim). `TwoTowers` normalises what they give."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -116,7 +118,40 @@ class ConcatHead(Head):
         return torch.cat(rows, dim=-1)
 
 
-HEADS = {head.kind: head for head in (Identity, LinearHead, MlpHead, BlockHead, ConseHead, ConcatHead)}
+class HubHead(Head):
+    """A head, and beside its unit vector how close that lies to a bank of the other side's training vectors.
+
+    closeness = log(mean(exp(sharpness * cosines with the bank))) / sharpness, in [-1, 1]: between the mean cosine and the highest. An image and a
+    text vector of such heads have the dot product cosine - closeness of the image - closeness of the text. All rows have the length sqrt(3), so
+    normalising them divides that by 3 and changes no rank.
+
+    head: {"kind", "options"} of the head inside, dim its width. rows: the size of the bank; 0 leaves the closeness of this side out. side: "image"
+    or "text". (B, width) to (B, dim + 4).
+    """
+
+    kind = "hubs"
+
+    def __init__(self, head, dim, side, rows, sharpness=10.0):
+        super().__init__(head=head, dim=dim, side=side, rows=rows, sharpness=sharpness)
+        self.head = build_head(head["kind"], head["options"])
+        self.register_buffer("bank", torch.zeros(rows, dim))
+
+    def closeness(self, unit):
+        """(B, dim) unit rows to (B,)."""
+        if not len(self.bank):
+            return unit.new_zeros(len(unit))
+        sharpness = self.options["sharpness"]
+        return ((sharpness * unit @ self.bank.T).logsumexp(1) - math.log(len(self.bank))) / sharpness
+
+    def forward(self, features):
+        unit = nn.functional.normalize(self.head(features), dim=-1)
+        near = self.closeness(unit)
+        one, zero, rest = torch.ones_like(near), torch.zeros_like(near), (1 - near.square()).clamp_min(0).sqrt()
+        beside = (-near, one, rest, zero) if self.options["side"] == "image" else (one, -near, zero, rest)
+        return torch.cat([unit, torch.stack(beside, 1)], 1)
+
+
+HEADS = {head.kind: head for head in (Identity, LinearHead, MlpHead, BlockHead, ConseHead, ConcatHead, HubHead)}
 
 
 def build_head(kind, options):

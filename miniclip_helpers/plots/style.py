@@ -59,11 +59,12 @@ def show(figure, alt="", dpi=100):
     return Picture(to_png(figure, dpi, colours=256), alt)
 
 
-def save_figure(figure, name, caption, alt, data=None):
+def save_figure(figure, name, caption, alt, data=None, dpi=100):
     """Write figures/NAME.png (twice the screen's resolution), list it in figures/index.md, and return it for the cell to show.
 
     name: "NN_what", NN the notebook's number. caption: a sentence under the picture. alt: what it shows, for those who do not
-    see it. data: the numbers behind it, plain JSON, written to figures/data/NAME.json.
+    see it. data: the numbers behind it, plain JSON, written to figures/data/NAME.json. dpi: of the picture in the notebook alone;
+    less keeps a sheet of photos light.
     """
     if not re.fullmatch(r"\d\d_[a-z0-9_]+", name):
         raise UsageError(f"expected a figure's name like '04_training_curves', found {name!r}")
@@ -76,7 +77,7 @@ def save_figure(figure, name, caption, alt, data=None):
         with runtime.writing(folder / "data" / f"{name}.json") as path:
             path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf8")
     _list_figure(folder / "index.md", name, caption, alt)
-    return show(figure, alt)
+    return show(figure, alt, dpi)
 
 
 def _list_figure(index, name, caption, alt):

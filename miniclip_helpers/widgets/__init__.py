@@ -4,13 +4,17 @@ Every widget is a `Panel`: a still picture, which GitHub and paper can show, and
 appears with the first change. Pictures are PNG in `ipywidgets.Image`; errors are said in the panel and raise nothing.
 """
 
+from .explorer import answers_picture, retrieval_explorer
 from .matrix import matrix_picture, matrix_values, similarity_explorer
 from .panel import Panel
+from .photos import caption_picture, caption_writer, find_photos, photo_search, suggest_captions
 from .player import replay, replay_picture, replay_sheet
 from .playground import label_picture, zero_shot_playground
 from .search_box import search_box, search_picture
+from .trade_off import missed, trade_off, trade_off_picture, trade_off_rows
 
 __all__ = [
-    "Panel", "label_picture", "matrix_picture", "matrix_values", "replay", "replay_picture", "replay_sheet", "search_box", "search_picture",
-    "similarity_explorer", "zero_shot_playground",
+    "Panel", "answers_picture", "caption_picture", "caption_writer", "find_photos", "label_picture", "matrix_picture", "matrix_values", "missed",
+    "photo_search", "replay", "replay_picture", "replay_sheet", "retrieval_explorer", "search_box", "search_picture", "similarity_explorer",
+    "suggest_captions", "trade_off", "trade_off_picture", "trade_off_rows", "zero_shot_playground",
 ]

@@ -1,0 +1,64 @@
+"""An index as a folder: index.faiss, what FAISS wrote, and index.json, the names and what made it."""
+
+import json
+import pathlib
+
+from .. import runtime
+from ..errors import ModelError
+
+FORMAT = "miniclip-index-1"
+FILES = ("index.faiss", "index.json")
+
+
+def check_target(folder):
+    """Raise a `UsageError` unless an index may be written to `folder`: it is absent, empty, or an index."""
+    runtime.check_replaceable(folder, FILES)
+
+
+def _seal(about):
+    """A name for what index.json says, itself apart."""
+    return runtime.digest(json.dumps({key: about[key] for key in ("kind", "names", "about", "sha256")}, sort_keys=True))
+
+
+def save(index, rows, folder):
+    """Write an `Index` whose searcher has these rows (names, None for a removed one)."""
+    import faiss
+
+    check_target(folder)
+    with runtime.writing_folder(folder) as fresh:
+        faiss.write_index(index.searcher, str(fresh / FILES[0]))
+        about = {"format": FORMAT, "kind": index.kind, "names": rows, "about": index.about, "sha256": runtime.sha256(fresh / FILES[0])}
+        about["seal"] = _seal(about)
+        (fresh / FILES[1]).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+
+
+def read(folder):
+    """The searcher and what index.json says of it. A `ModelError` tells which of the two files is missing, truncated or another."""
+    import faiss
+
+    folder = pathlib.Path(folder)
+    about, file = _read_about(folder), folder / FILES[0]
+    if not file.is_file():
+        raise ModelError(f"'{file}' is missing beside {FILES[1]}; build the index again")
+    if runtime.sha256(file) != about["sha256"]:
+        raise ModelError(f"'{file}' is not the file that was saved with {FILES[1]} (its sha256 differs): truncated, altered, or of another index; build the index again")
+    try:
+        searcher = faiss.read_index(str(file))
+    except RuntimeError as error:
+        raise ModelError(f"'{file}' cannot be read by this version of FAISS; build the index again") from error
+    return searcher, about
+
+
+def _read_about(folder):
+    try:
+        about = json.loads((folder / FILES[1]).read_text(encoding="utf8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"'{folder}' holds no index; make one with: miniclip index PHOTOS --out {folder}") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"'{folder}/{FILES[1]}' is damaged: {error}; build the index again") from error
+    kinds = {"names": list, "about": dict, "sha256": str, "kind": str, "seal": str}
+    if not isinstance(about, dict) or about.get("format") != FORMAT or not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):
+        raise ModelError(f"'{folder}' is not an index of the format {FORMAT}; build it again")
+    if about["seal"] != _seal(about):
+        raise ModelError(f"'{folder}/{FILES[1]}' was altered since it was saved; build the index again")
+    return about

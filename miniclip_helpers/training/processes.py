@@ -1,0 +1,235 @@
+"""Several processes, one loss: gathering with gradients, and a worker that proves it equal to one process.
+
+    python -m miniclip_helpers.training.processes OUT.npz      under `accelerate launch --cpu` or torchrun; `run_processes` starts it by itself
+"""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import torch
+from torch import distributed
+
+from .. import runtime
+from ..errors import MiniclipError, UsageError
+from ..losses import clip_loss, clip_loss_local
+from ..model import TwoTowers
+
+SECONDS = 180  # after which a process that waits for another gives up
+BATCH, WIDTH, DIM = 32, 24, 16  # of the demonstration
+
+
+class _Gather(torch.autograd.Function):
+    """All processes' rows, one after the other. Backward: every process's gradient of my rows, added up."""
+
+    @staticmethod
+    def forward(ctx, rows):
+        found = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(found, rows.contiguous())
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad = grad.contiguous().clone()
+        distributed.all_reduce(grad)  # the sum over the processes
+        return grad.chunk(distributed.get_world_size())[distributed.get_rank()]
+
+
+def gather_with_gradients(rows):
+    """(B, D) of this process to (W x B, D), those of all W processes in the order of their numbers. Without a process group: the rows as they are.
+
+    `torch.distributed.all_gather` returns tensors without a graph: the other processes' embeddings would be constants, and each tower would
+    never hear that it stood in somebody else's way. Every process must bring as many rows; otherwise all of them raise a `UsageError`.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return rows
+    sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
+    sizes = [int(size) for size in sizes]
+    if len(set(sizes)) > 1:
+        raise UsageError(f"every process must bring as many rows, found {sizes}; drop the last, smaller batch")
+    return _Gather.apply(rows)
+
+
+def shard_rows(count, rank, processes):
+    """The rows of `count` that belong to process number `rank` of `processes`: a slice; the shares follow each other.
+
+    >>> shard_rows(12, 1, 3)
+    slice(4, 8, None)
+    """
+    if processes < 1 or not 0 <= rank < processes or count % processes:
+        raise UsageError(f"expected a batch that {processes} processes share equally, and a rank below {processes}, found {count} rows and rank {rank}")
+    share = count // processes
+    return slice(rank * share, (rank + 1) * share)
+
+
+def small_towers(seed=0):
+    """Two towers of one hidden layer each, with seeded weights: (B, WIDTH) numbers in the place of a picture, and of a text."""
+    random = runtime.generator(seed)
+    towers = [torch.nn.Sequential(torch.nn.Linear(WIDTH, 32), torch.nn.GELU(), torch.nn.Linear(32, DIM)) for _ in range(2)]
+    model = TwoTowers(*towers, logit_scale=5.0)  # at 1 / 0.07 random towers have a loss of 7, whose last digit in float32 is 5e-7
+    with torch.no_grad():
+        for weight in (*towers[0].parameters(), *towers[1].parameters()):
+            weight.copy_(torch.randn(weight.shape, generator=random) * (0.3 if weight.ndim > 1 else 0.1))
+    return model
+
+
+def small_batch(seed=0, batch=BATCH):
+    """(images, texts), each (batch, WIDTH): two noisy sights of the same thing."""
+    random = runtime.generator(seed + 1)
+    thing = torch.randn(batch, WIDTH, generator=random)
+    return tuple(thing + 0.5 * torch.randn(batch, WIDTH, generator=random) for _ in range(2))
+
+
+def one_process(seed=0, batch=BATCH):
+    """What the whole batch gives in one process: {"loss": number, "gradients": {weight's name: array}}."""
+    model = small_towers(seed)
+    loss = clip_loss(*model(*small_batch(seed, batch)))
+    loss.backward()
+    return {"loss": loss.item(), "gradients": {name: weight.grad.numpy() for name, weight in model.named_parameters()}}
+
+
+def _alone(images, texts, scale, rank):
+    return clip_loss(images, texts, scale)
+
+
+def _local(images, texts, scale, rank):
+    return clip_loss_local(images, texts, gather_with_gradients(images), gather_with_gradients(texts), scale, rank)
+
+
+def _detached(images, texts, scale, rank):
+    return clip_loss_local(images, texts, gather_with_gradients(images.detach()), gather_with_gradients(texts.detach()), scale, rank)
+
+
+def _own_block(images, texts, scale, rank):
+    whole = []
+    for rows in (images, texts):
+        blocks = list(gather_with_gradients(rows.detach()).split(len(rows)))
+        blocks[rank] = rows  # the others' stay constants
+        whole.append(torch.cat(blocks))
+    return clip_loss(*whole, scale)
+
+
+def _own_block_scaled(images, texts, scale, rank):
+    return _own_block(images, texts, scale, rank) * distributed.get_world_size()
+
+
+WAYS = {"gather with gradients": _local, "no gather": _alone, "gather, detached": _detached, "own block only": _own_block,
+        "own block, loss times W": _own_block_scaled}
+
+
+def work(out, seed=0, batch=BATCH):
+    """One worker: its share of the batch, each of `WAYS`, through Accelerate, which averages the gradients. Process 0 writes `out`, whole or not at all."""
+    import datetime
+
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    waiting = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=SECONDS))
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[waiting])
+    model = accelerator.prepare(small_towers(seed))
+    mine = shard_rows(batch, accelerator.process_index, accelerator.num_processes)
+    images, texts = (side[mine] for side in small_batch(seed, batch))
+    found = {}
+    for way, loss_of in WAYS.items():
+        model.zero_grad()
+        loss = loss_of(*model(images, texts), accelerator.process_index)
+        accelerator.backward(loss)
+        found[f"{way}/loss"] = accelerator.reduce(loss.detach(), "mean").numpy()
+        found |= {f"{way}/{name}": weight.grad.numpy().copy() for name, weight in accelerator.unwrap_model(model).named_parameters()}
+    if accelerator.is_main_process:
+        with runtime.writing(pathlib.Path(out)) as path, open(path, "wb") as file:
+            np.savez(file, processes=accelerator.num_processes, **found)
+    accelerator.end_training()
+
+
+def _free_port():
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _environment(rank, processes, port):
+    """What tells a worker who it is. All talk over the loopback alone."""
+    system = {"linux": {"GLOO_SOCKET_IFNAME": "lo"}, "darwin": {"GLOO_SOCKET_IFNAME": "lo0"}, "win32": {"USE_LIBUV": "0"}}  # torch for Windows lacks libuv
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE_", "TORCHELASTIC_", "OMPI_", "PMI_"))}
+    places = os.pathsep.join(filter(None, [str(runtime.CHECKOUT), os.environ.get("PYTHONPATH")]))
+    return kept | system.get(sys.platform, {}) | {name: str(value) for name, value in numbers.items()} | {
+        "MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "USE_LIBUV": "0", "PYTHONPATH": places}
+
+
+def run_processes(processes=2, seed=0, batch=BATCH, timeout=400):
+    """Start `processes` workers on this machine, wait, and return {way: {"loss", "gradients"}}, as `one_process` returns one.
+
+    Each is a fresh Python: forking would copy a torch whose threads are already running, which hangs, and a notebook's kernel has always
+    run some. Raises `MiniclipError` with the last words of a worker that failed; none is left running.
+    """
+    shard_rows(batch, 0, processes)
+    with tempfile.TemporaryDirectory() as folder:
+        out, port, workers = pathlib.Path(folder) / "found.npz", _free_port(), []
+        try:
+            for rank in range(processes):
+                command = [sys.executable, "-m", "miniclip_helpers.training.processes", str(out), "--seed", str(seed), "--batch", str(batch)]
+                with open(pathlib.Path(folder) / f"{rank}.log", "wb") as log:
+                    workers.append(subprocess.Popen(command, env=_environment(rank, processes, port), stdout=log, stderr=log, stdin=subprocess.DEVNULL))
+            _wait(workers, pathlib.Path(folder), timeout)
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+        with np.load(out) as table:
+            return {way: {"loss": float(table[f"{way}/loss"]), "gradients": {name.split("/", 1)[1]: table[name] for name in table.files
+                    if name.startswith(f"{way}/") and not name.endswith("/loss")}} for way in WAYS}
+
+
+def _towers_and_temperature(gradients):
+    return np.concatenate([value.ravel() for name, value in gradients.items() if name != "log_logit_scale"]), float(gradients["log_logit_scale"])
+
+
+def compare(one, several):
+    """`run_processes` held against `one_process`: a row per way, the gradient of the towers (cosine, length) and of the temperature relative to one process's."""
+    right, temperature = _towers_and_temperature(one["gradients"])
+    rows = []
+    for way, result in several.items():
+        towers, scale = _towers_and_temperature(result["gradients"])
+        furthest = max(abs(result["loss"] - one["loss"]), np.abs(towers - right).max(), abs(scale - temperature))
+        length = np.linalg.norm(towers) / np.linalg.norm(right)
+        rows.append({"way": way, "loss": round(result["loss"], 3), "towers: cosine": round(float(towers @ right / np.linalg.norm(right) ** 2 / length), 3),
+                     "towers: length": round(float(length), 3), "temperature": round(scale / temperature, 3), "equal to 1e-6": bool(furthest <= 1e-6)})
+    return rows
+
+
+def _wait(workers, folder, timeout):
+    """Until all have ended well; the first that has not is told."""
+    end = time.monotonic() + timeout
+    while any(worker.poll() is None for worker in workers) and time.monotonic() < end:
+        if any(worker.poll() for worker in workers):
+            break
+        time.sleep(0.05)
+    for rank, worker in enumerate(workers):
+        if worker.poll() != 0:
+            said = (folder / f"{rank}.log").read_text(encoding="utf8", errors="replace").strip().splitlines()[-8:]
+            what = f"took longer than {timeout} s" if worker.poll() is None else f"failed ({worker.poll()})"
+            if worker.poll() is None and any(other.poll() for other in workers):
+                continue  # it only waits for the one that failed
+            raise MiniclipError("\n".join([f"process {rank} of {len(workers)} {what}; its last words:", *said]))
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m miniclip_helpers.training.processes", description="Loss and gradients of a small model by several processes.")
+    parser.add_argument("out", help="an .npz file to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=BATCH, help="pairs in all")
+    given = parser.parse_args(arguments)
+    work(given.out, given.seed, given.batch)
+
+
+if __name__ == "__main__":
+    main()
