@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 
-from .errors import MiniclipError, UsageError
+from .errors import DataError, MiniclipError, UsageError
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parent
@@ -117,6 +117,18 @@ def _told(path):
         yield
     except OSError as error:
         raise MiniclipError(f"'{path}' cannot be written ({error.strerror or error}); name a place that you may write to") from error
+
+
+def read_lines(path, what):
+    """{number from 1: text} of the lines of a text file in UTF-8, one `what` a line; blank ones are left out. A `DataError` where none is left."""
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"'{path}' cannot be read as text, one {what} a line: {error}") from error
+    found = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+    if not found:
+        raise DataError(f"'{path}' holds no {what}; expected one a line")
+    return found
 
 
 def check_replaceable(folder, names):

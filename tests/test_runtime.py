@@ -57,3 +57,15 @@ def test_errors_name_the_nearest_and_count_the_rest():
     assert "did you mean clip" in str(unknown("loss", "clib", ["clip", "margin"]))
     message = str(DataError("bad", [f"line {n}" for n in range(30)]))
     assert "line 9" in message and "line 10" not in message and "20 more" in message
+
+
+def test_lines_of_a_file_keep_their_numbers(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_bytes("\ufeffa.jpg\r\n\r\n  b c.jpg \n".encode())
+    assert runtime.read_lines(file, "image name") == {1: "a.jpg", 3: "b c.jpg"}
+    file.write_text(" \n\n")
+    with pytest.raises(DataError, match="holds no image name; expected one a line"):
+        runtime.read_lines(file, "image name")
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="cannot be read as text, one image name a line"):
+        runtime.read_lines(file, "image name")

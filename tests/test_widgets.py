@@ -240,3 +240,9 @@ def test_an_answer_takes_at_most_a_third_of_a_second(model, dataset):
         explorer.controls["temperature"].value = 0.1 * (step + 1)
         spent.append(time.process_time() - start)
     assert min(spent) < 0.3, spent
+
+
+def test_the_live_picture_keeps_its_own_size(model, dataset):
+    """A box stretches its children to its width: a small picture would be blown up."""
+    box = widgets.search_box(model, model.encode_image(list(dataset.images())), dataset, query="red", k=1)
+    assert box.image.layout.align_self == "flex-start" and box.image.layout.max_width == "100%"

@@ -45,14 +45,7 @@ def write_split(path, parts):
 
 def read_names(path):
     """Read a text file of image names, one a line; blank lines are left out. A file that names none is a `DataError`."""
-    try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"'{path}' cannot be read as a list of image names: {error}") from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise DataError(f"'{path}' names no images; expected one name a line")
-    return names
+    return list(runtime.read_lines(path, "image name").values())
 
 
 def read_split(path):

@@ -5,8 +5,8 @@ import pathlib
 
 import numpy as np
 
-from .. import embedding, images
-from ..errors import DataError, ModelError, UsageError
+from .. import embedding, images, runtime
+from ..errors import ModelError, UsageError
 from .indexing import heads_fingerprint
 
 
@@ -63,11 +63,4 @@ def search_many(index, model, queries, k=5):
 
 def read_queries(file):
     """The queries of a text file, one a line; empty lines are left out."""
-    try:
-        lines = pathlib.Path(file).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"'{file}' cannot be read as text, one query a line: {error}") from error
-    queries = [line.strip() for line in lines if line.strip()]
-    if not queries:
-        raise DataError(f"'{file}' holds no query; expected one a line")
-    return queries
+    return list(runtime.read_lines(file, "query").values())

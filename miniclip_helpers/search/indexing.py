@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from .. import embedding, images
+from .. import embedding, images, runtime
 from ..datasets import load_dataset
 from ..errors import DataError, UsageError
 from ..index import build_index, choose_kind
@@ -64,14 +64,7 @@ def holds_sentences(path):
 
 def read_sentences(file):
     """{"name.txt#line": caption} of a text file with one caption a line; empty lines are left out."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"'{file}' cannot be read as text, one caption a line: {error}") from error
-    found = {f"{file.name}#{number}": line.strip() for number, line in enumerate(lines, 1) if line.strip()}
-    if not found:
-        raise DataError(f"'{file}' holds no caption; expected one a line")
-    return found
+    return {f"{file.name}#{number}": caption for number, caption in runtime.read_lines(file, "caption").items()}
 
 
 def _checked(limit):

@@ -22,7 +22,8 @@ class Panel:
         self.label, self.controls, self._draw = label, controls, draw
         png, sentence = draw()
         self.picture = plots.Picture(png, alt)
-        self.image = ipywidgets.Image(value=png, format="png", layout=ipywidgets.Layout(max_width="100%", display="none" if hidden else None))
+        own_size = ipywidgets.Layout(max_width="100%", align_self="flex-start", display="none" if hidden else None)  # a box would stretch it
+        self.image = ipywidgets.Image(value=png, format="png", layout=own_size)
         self.status = ipywidgets.HTML(html.escape(sentence))
         self.widget = ipywidgets.VBox([*controls.values(), self.status, self.image])
         for control in controls.values():

@@ -128,10 +128,10 @@ def caption_writer(photos, file=None, model=None, labels=(), skip_problems=True)
     controls = {
         "number": wide(ipywidgets.BoundedIntText, value=first + 1, min=1, max=len(photos), description=f"Photo of {len(photos)}"),
         "text": wide(ipywidgets.Textarea, value=text_of(first), description="Captions", placeholder="one a line: what is to be seen?", rows=3, continuous_update=False),
-        "back": ipywidgets.Button(description="back"), "next": ipywidgets.Button(description="next"),
-        "bare": ipywidgets.Button(description="next without caption"), "take": ipywidgets.Button(description="take the suggestion", disabled=not (model and labels)),
+        **{name: ipywidgets.Button(description=said, layout={"width": "180px"}) for name, said in
+           {"back": "back", "next": "next", "bare": "next without caption", "take": "take the suggestion"}.items()},
     }
-    suggested = []
+    controls["take"].disabled, suggested = not (model and labels), []
 
     def draw():
         row, said = controls["number"].value - 1, lines_of(controls["text"].value)
