@@ -39,7 +39,7 @@ def gradients(model):
     return {name: weight.grad.clone() for name, weight in model.named_parameters()}
 
 
-def same(ours, theirs, **limits):
+def assert_same(ours, theirs, **limits):
     assert ours.keys() == theirs.keys() and "log_logit_scale" in ours
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], **limits)
@@ -57,7 +57,7 @@ def test_gradients_equal_the_plain_step(chunk, loss):
     found = gradient_cached_step(model, images, texts, loss, chunk)
     assert not found.requires_grad
     torch.testing.assert_close(found, plain.detach(), rtol=1e-12, atol=1e-12)
-    same(gradients(model), expected, rtol=1e-10, atol=1e-12)
+    assert_same(gradients(model), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_in_float32_to_a_millionth():
@@ -66,7 +66,7 @@ def test_in_float32_to_a_millionth():
     expected = gradients(model)
     model.zero_grad()
     gradient_cached_step(model, images, texts, clip_loss, 16)
-    same(gradients(model), expected, rtol=0, atol=1e-6)
+    assert_same(gradients(model), expected, rtol=0, atol=1e-6)
 
 
 def test_accumulation_is_another_gradient():
@@ -99,7 +99,7 @@ def test_dropout_throws_the_same_dice_twice(replayed, monkeypatch):
     found = gradient_cached_step(model, images, texts, clip_loss, 6)
     torch.testing.assert_close(found, plain.detach())
     if replayed:
-        same(gradients(model), expected, rtol=1e-10, atol=1e-12)
+        assert_same(gradients(model), expected, rtol=1e-10, atol=1e-12)
         assert torch.equal(torch.get_rng_state(), after)  # what follows throws the dice that the plain step would have left
     else:
         assert max((ours - expected[name]).abs().max() for name, ours in gradients(model).items()) > 1e-3
@@ -110,7 +110,7 @@ def test_gradients_add_up_like_backward_s():
     gradient_cached_step(model, images, texts, clip_loss, 5)
     once = gradients(model)
     gradient_cached_step(model, images, texts, clip_loss, 5)
-    same(gradients(model), {name: 2 * value for name, value in once.items()})
+    assert_same(gradients(model), {name: 2 * value for name, value in once.items()})
 
 
 def test_other_losses_and_a_temperature_at_its_limit():
@@ -121,7 +121,7 @@ def test_other_losses_and_a_temperature_at_its_limit():
     expected = gradients(model)
     model.zero_grad()
     gradient_cached_step(model, images, texts, lambda i, t, s: multi_positive_loss(i, t, s, groups), 5)
-    same(gradients(model), expected, rtol=1e-10, atol=1e-12)
+    assert_same(gradients(model), expected, rtol=1e-10, atol=1e-12)
     model.zero_grad()
     gradient_cached_step(model, images, texts, lambda i, t, s: (i * t).sum(), 5)
     assert model.log_logit_scale.grad is None or float(model.log_logit_scale.grad) == 0
@@ -143,7 +143,7 @@ def test_the_loop_s_batches_go_in():
             gradient_cached_step(model, pictures, said, clip_loss, 4) if cached else clip_loss(*model(pictures, said)).backward()
             optimizer.step()
         ends.append({name: weight.detach() for name, weight in model.named_parameters()})
-    same(*ends, rtol=1e-10, atol=1e-12)
+    assert_same(*ends, rtol=1e-10, atol=1e-12)
 
 
 def test_what_cannot_be_chunked_is_refused():
