@@ -1,7 +1,7 @@
 """Where a picture speaks for a text: Grad-CAM for convolutional towers, attention rollout for Transformers, and occlusion for any model.
 
 A map is what the method says, not what the tower "looked at". It is worth as much as it has been tested: against the box of the thing
-(`pointing_game`), against chance, and against the same method on a tower with random weights (Adebayo et al. 2018, arXiv:1810.03292).
+(`in_box`), against chance, and against the same method on a tower with random weights (Adebayo et al. 2018, arXiv:1810.03292).
 """
 
 import contextlib

@@ -9,13 +9,14 @@ import numpy as np
 
 from .. import runtime
 from .duplicates import copies
+from .exif import GPS
 from .parquet import load_parquet
 
 COPIES_OF_EACH_KIND = 4
 PLACED = 6  # photos that hold a place
 WHITE = 250  # lighter than this is background, and transparent where that is asked for
 GREENWICH = {1: "N", 2: (51.0, 28.0, 38.0), 3: "W", 4: (0.0, 0.0, 5.0)}  # EXIF's way to write 51 degrees 28' 38" north
-GPS, MAKE, MODEL, ORIENTATION, DATE = 0x8825, 0x010F, 0x0110, 0x0112, 0x0132  # tags of EXIF 2.32
+MAKE, MODEL, ORIENTATION, DATE = 0x010F, 0x0110, 0x0112, 0x0132  # tags of EXIF 2.32
 ALBUMS = {"Tiko": ("animals",), "Bramble": ("birds",), "Juno": ("food",), "Mulberry": ("plants",),
           "Orsola": ("household", "hobbies", "clothes", "medical", "sports", "military", "vehicles", "town")}
 OTHER_ALBUM = "Pebble"

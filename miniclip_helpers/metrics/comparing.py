@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..errors import UsageError
-from .intervals import drawn_counts
+from .intervals import drawn_counts, means, percentiles
 
 BLOCK = 1000  # permutations at a time: bounds the memory
 
@@ -23,9 +23,7 @@ def paired_interval(before, after, groups=None, level=0.95, draws=2000, seed=0):
     """
     before, after = _paired(before, after)
     counts, group = drawn_counts(groups, len(before), draws, seed)
-    values = (counts @ np.bincount(group, after - before)) / (counts @ np.bincount(group))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float((after - before).mean()), float(low), float(high)
+    return float((after - before).mean()), *percentiles(means(after - before, counts, group), level)
 
 
 def sign_flip_test(before, after, groups=None, draws=10_000, seed=0):

@@ -16,7 +16,7 @@ def drawn_counts(groups, size, draws, seed):
     return np.random.default_rng(seed).multinomial(many, np.full(many, 1 / many), size=draws), group
 
 
-def _means(values, counts, group):
+def means(values, counts, group):
     """The mean of values (Q,) in each draw: (draws,)."""
     return (counts @ np.bincount(group, values)) / (counts @ np.bincount(group))
 
@@ -38,17 +38,18 @@ def _drawn(rank, statistic, counts, group):
     if statistic == "MedR":
         return _medians(rank, counts, group)
     if statistic == "MRR":
-        return _means(1 / rank, counts, group)
+        return means(1 / rank, counts, group)
     if statistic == "MeanR":
-        return _means(rank.astype(float), counts, group)
+        return means(rank.astype(float), counts, group)
     if callable(statistic):
         return np.array([float(statistic(np.repeat(rank, row[group]))) for row in counts])
     if isinstance(statistic, str):
         raise UsageError(f"expected a statistic among {', '.join(STATISTICS)}, a whole number K for R@K, or a function of ranks, found {statistic!r}")
-    return _means((rank <= (1 if statistic is None else int(statistic))).astype(float), counts, group)
+    return means((rank <= (1 if statistic is None else int(statistic))).astype(float), counts, group)
 
 
-def _percentiles(values, level):
+def percentiles(values, level):
+    """(low, high): the middle `level` of the drawn values."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -63,7 +64,7 @@ def bootstrap_interval(rank, statistic=None, groups=None, level=0.95, draws=2000
     if rank.ndim != 1 or not len(rank) or (groups is not None and len(groups) != len(rank)):
         raise UsageError(f"expected at least one rank (Q,) and as many groups, found {rank.shape} and {None if groups is None else len(groups)}")
     counts, group = drawn_counts(groups, len(rank), draws, seed)
-    return _percentiles(_drawn(rank, statistic, counts, group), level)
+    return percentiles(_drawn(rank, statistic, counts, group), level)
 
 
 def retrieval_intervals(similarity, owner, ks=(1, 5, 10), level=0.95, draws=2000, seed=0):
@@ -71,7 +72,7 @@ def retrieval_intervals(similarity, owner, ks=(1, 5, 10), level=0.95, draws=2000
     found, statistics = {}, {f"R@{k}": k for k in ks} | {"MRR": "MRR", "MedR": "MedR"}
     for direction, rank in ranks(similarity, owner).items():
         counts, group = drawn_counts(None if direction == "image_to_text" else owner, len(rank), draws, seed)
-        found[direction] = {key: list(_percentiles(_drawn(rank, statistic, counts, group), level)) for key, statistic in statistics.items()}
+        found[direction] = {key: list(percentiles(_drawn(rank, statistic, counts, group), level)) for key, statistic in statistics.items()}
     return found
 
 
