@@ -14,6 +14,12 @@ PACKAGE = pathlib.Path(__file__).resolve().parent
 CHECKOUT = PACKAGE.parent
 
 
+def launched():
+    """(number of this process, how many there are), as torchrun and accelerate launch say it; (0, 1) without a launcher. Number 0 writes and speaks."""
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    return (rank, processes) if "MASTER_ADDR" in os.environ and 0 <= rank < processes else (0, 1)
+
+
 def generator(seed):
     """A `torch.Generator` on the CPU with this seed. Helpers take one instead of seeding global state."""
     import torch

@@ -183,6 +183,22 @@ def test_memory_is_the_chunk_s():
     assert plain[1024] - plain[256] > 768 * activations and cached[1024] - cached[256] < 0.2 * 768 * activations
 
 
+def test_the_memory_grows_by_the_embeddings_alone():
+    """Chunks of 32: each pair more costs its two rows of embeddings, their gradients and the loss's blocks, and nothing of the towers."""
+    model, chunk = towers(dtype=torch.float32, hidden=64, depth=8), 32
+
+    def most(count):
+        images, texts = batch(count, torch.float32)
+        gradient_cached_step(model, images, texts, clip_loss, chunk)  # the weights have their gradients then
+        return peak_bytes(lambda: gradient_cached_step(model, images, texts, lambda i, t, s: chunked_clip_loss(i, t, s, chunk), chunk))[1]
+
+    held = {count: most(count) for count in (128, 256, 512, 1024)}
+    row = 2 * 8 * 4  # bytes of a pair's two embeddings
+    for count in (128, 256, 512):
+        assert held[2 * count] - held[count] <= count * (8 * row + 3 * chunk * 4)
+    assert held[1024] < held[128] + 900 * 1024
+
+
 def test_peak_bytes_by_hand_and_by_the_profiler():
     """Three tensors of 4,000 bytes, the first gone before the third is made; then a loss, against the allocator's own records."""
     def three():

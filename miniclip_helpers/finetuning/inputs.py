@@ -3,11 +3,11 @@
 import torch
 
 from .. import embedding, images
-from ..errors import DataError, MiniclipError, UsageError
+from ..errors import DataError, UsageError
 from ..model import Identity, TwoTowers, lengths
 from ..training import PairBatches
-from ..training.locked import measure
-from ..training.loop import DIVERGED, clamp_scale
+from ..training.loop import clamp_scale
+from ..training.sides import measure_finite
 from .methods import SIDES, tower_of
 
 IMAGE_BLOCK, TEXT_BLOCK = embedding.IMAGE_BATCH, embedding.TEXT_BATCH  # the batches of zero-shot evaluation, so that the same weights give the same bits
@@ -141,7 +141,9 @@ class Inputs:
         if "image" not in self.learning:
             return learner.project_images(self.images)
         blocks = torch.arange(len(self.images)).split(IMAGE_BLOCK)
-        return learner.project_images(torch.cat([learner.image_tower(self.images[rows]) for rows in blocks]))
+        with embedding.as_encoding():  # the threads of zero-shot evaluation, for the same reason
+            rows = torch.cat([learner.image_tower(self.images[rows]) for rows in blocks])
+        return learner.project_images(rows)
 
     def _text_rows(self, learner):
         if "text" not in self.learning:
@@ -154,13 +156,7 @@ class Inputs:
 
     def validation(self, learner):
         """A function of no arguments for the loop: retrieval on this part, and "score", the mean of both directions' reciprocal ranks."""
-        def validate():
-            cosines = self.similarity(learner)
-            if not torch.isfinite(cosines).all():
-                raise MiniclipError(f"what the model says of the validation images {DIVERGED}")
-            return measure(cosines, self.owner)
-
-        return validate
+        return lambda: measure_finite(self.similarity(learner), self.owner)
 
 
 def check_data(data, part="train"):

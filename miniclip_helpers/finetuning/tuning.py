@@ -5,9 +5,9 @@ import time
 
 import torch
 
-from ..errors import MiniclipError, UsageError
+from ..errors import UsageError
 from ..model import TwoTowers
-from ..training import TrainConfig, fit
+from ..training import TrainConfig, fit, loop
 from . import methods
 from .hub import own_copy
 from .inputs import Inputs, Learner, check_data
@@ -38,8 +38,8 @@ class FineTuned:
     stopped: str | None = None
 
 
-class Diverged(MiniclipError):
-    """The loss is not a number any more. `result` is the `FineTuned` with the last good state."""
+class Diverged(loop.Diverged):
+    """As in training, and `result` is the `FineTuned` with the last good state."""
 
     def __init__(self, message, result=None):
         super().__init__(message)
@@ -118,9 +118,7 @@ class Tuning:
         except GeneratorExit:  # the caller has seen enough
             self._settle(stage, start, first, False)
             raise
-        except MiniclipError as error:
-            if type(error) is not MiniclipError:  # a checkpoint that cannot be read says so itself
-                raise
+        except loop.Diverged as error:
             failed = error
         self._settle(stage, start, first, failed is not None)
         if failed:

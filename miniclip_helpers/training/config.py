@@ -10,7 +10,7 @@ from ..losses import get_loss
 class TrainConfig:
     """Settings of `fit`.
 
-    epochs: passes over the images, each with one of its captions. batch_size: pairs per step; the other pairs are the negatives.
+    epochs: passes over the images, each with one of its captions. batch_size: pairs per step, of all processes together; the other pairs are the negatives.
     learning_rate: the peak. warmup: share of the steps that climb to it; a cosine falls to zero after. weight_decay: not on biases,
     norms and the temperature. clip_norm: the longest gradient. patience: epochs without a better validation before it stops, 0 for
     never. loss: a key of `losses.LOSSES`. margin: what a margin loss asks for.

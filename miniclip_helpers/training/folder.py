@@ -15,7 +15,7 @@ def finished(out, resume):
     """Whether `out` holds a finished run; a `UsageError` where it holds anything that this run may not touch."""
     if not out.exists() or not out.is_dir():
         runtime.check_replaceable(out, ())
-    held = {file.name for file in out.iterdir()} if out.exists() else set()
+    held = {file.name for file in out.iterdir() if not _unfinished(file)} if out.exists() else set()
     if not held:
         return False
     if FINISHED <= held and resume:
@@ -26,6 +26,14 @@ def finished(out, resume):
         raise UsageError(f"'{out}' holds something else ({', '.join(sorted(held)[:3])}); give a new folder")
     if not resume:
         raise UsageError(f"'{out}' holds an unfinished run; add --resume to go on, or give another folder")
+    return False
+
+
+def _unfinished(file):
+    """Whether this is what `runtime.writing` leaves behind where it was killed in the middle: it goes away."""
+    if file.is_file() and any(file.name.startswith(f".{name}.") for name in PARTIAL):
+        file.unlink()
+        return True
     return False
 
 

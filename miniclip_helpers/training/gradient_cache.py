@@ -2,8 +2,8 @@
 
 import torch
 
-from ..errors import MiniclipError, UsageError
-from .loop import DIVERGED
+from ..errors import UsageError
+from .loop import DIVERGED, Diverged
 
 
 class _Dice:
@@ -19,9 +19,8 @@ class _Dice:
             torch.cuda.set_rng_state(self.state[1], self.device)
 
 
-def _check(model, images, texts, chunk):
-    if len(images) != len(texts) or int(chunk) < 1:
-        raise UsageError(f"expected as many images as texts, and chunks of at least one pair, found {len(images)}, {len(texts)} and a chunk of {chunk}")
+def check_norms(model):
+    """Refuse a model with a batch normalisation that learns from its batch."""
     for name, part in model.named_modules():
         if isinstance(part, torch.nn.modules.batchnorm._BatchNorm) and part.training:
             raise UsageError(f"{name} is a batch normalisation: its rows depend on their whole batch, so chunks would give another gradient; "
@@ -34,10 +33,12 @@ def gradient_cached_step(model, images, texts, loss, chunk):
     model: called as model(images, texts) -> (image_embeddings, text_embeddings, logit_scale). images, texts: (N, ...), anything that slices.
     loss: function of the three. chunk: pairs whose activations are held at once. First pass: all embeddings, without graph. The loss of
     all N, and its gradient on each embedding: the cache. Second pass: chunk by chunk with graph, each pulled by its rows of the cache.
-    One forward pass more than the plain step. Raises `MiniclipError` at a loss that is not finite, before any gradient is made.
+    One forward pass more than the plain step. Raises `Diverged` at a loss that is not finite, before any gradient is made.
     Source: Gao et al. 2021 (GradCache), algorithm in section 3.
     """
-    _check(model, images, texts, chunk)
+    if len(images) != len(texts) or int(chunk) < 1:
+        raise UsageError(f"expected as many images as texts, and chunks of at least one pair, found {len(images)}, {len(texts)} and a chunk of {chunk}")
+    check_norms(model)
     parts = [slice(start, start + int(chunk)) for start in range(0, len(images), int(chunk))]
     device = next(model.parameters()).device
     dice, rows = [], []
@@ -50,7 +51,7 @@ def gradient_cached_step(model, images, texts, loss, chunk):
     del rows
     found = loss(image_leaf, text_leaf, scale_leaf)
     if not torch.isfinite(found):
-        raise MiniclipError(f"the loss {DIVERGED}")
+        raise Diverged(f"the loss {DIVERGED}")
     found.backward()
     pull_scale = 0.0 if scale_leaf.grad is None else scale_leaf.grad  # a loss may do without a temperature
     for number, part in enumerate(parts):

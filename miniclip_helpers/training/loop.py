@@ -9,11 +9,16 @@ import torch
 
 from .. import runtime
 from ..errors import MiniclipError, ModelError
-from ..losses import get_loss
+from ..losses import clip_loss_local, get_loss
 from ..model import MAX_LOGIT_SCALE
+from .machine import ALONE
 
 LARGEST_LOG_SCALE = math.log(MAX_LOGIT_SCALE) - 1e-6
 DIVERGED = "is not a number any more: lower the learning rate, or warm up for longer; the last good state is kept"
+
+
+class Diverged(MiniclipError):
+    """A loss, a gradient or an embedding is not a number any more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +60,9 @@ def build_optimizer(model, config):
 def loss_of(config, images, texts, scale, groups, bias=None):
     """The configured loss of a batch of embeddings."""
     loss = get_loss(config.loss)
-    if config.loss == "multi-positive":
+    if config.loss in ("multi-positive", "chunked-multi-positive", "multi-view"):
         return loss(images, texts, scale, groups)
-    if config.loss == "siglip":
+    if config.loss in ("siglip", "chunked-siglip"):
         return loss(images, texts, scale, -10.0 if bias is None else bias)
     return loss(images, texts, config.margin) if config.loss == "margin" else loss(images, texts, scale)
 
@@ -69,25 +74,48 @@ def clamp_scale(model):
             model.log_logit_scale.clamp_(max=LARGEST_LOG_SCALE)
 
 
-def train_step(model, batch, optimizer, config):
+def loss_across(config, images, texts, scale, groups, machine):
+    """The configured loss of what all processes embedded, as a share: the mean over the processes is the loss of the whole batch."""
+    if machine.processes == 1:
+        return loss_of(config, images, texts, scale, groups)
+    all_images, all_texts = machine.gathered(images, texts)
+    if config.loss == "clip":
+        return clip_loss_local(images, texts, all_images, all_texts, scale, machine.rank)
+    return loss_of(config, all_images, all_texts, scale, machine.gathered(groups)[0]) + 0 * scale  # a margin knows none, and DDP waits for every gradient
+
+
+def train_step(model, batch, optimizer, config, machine=ALONE):
     """One step: two encodings, the loss, backward, clip, step. Returns (loss, gradient norm before clipping).
 
-    model: called as model(images, texts) -> (image_embeddings, text_embeddings, logit_scale). batch: (images, texts, groups).
-    Raises `MiniclipError` at a loss or a gradient that is not finite, before any weight has changed.
+    model: called as model(images, texts) -> (image_embeddings, text_embeddings, logit_scale). batch: (images, texts, groups), with several
+    processes this one's share. Raises `Diverged` at a loss or a gradient that is not finite, before any weight has changed.
     """
     images, texts, groups = batch
-    image_embeddings, text_embeddings, scale = model(images, texts)  # (B, D), (B, D), ()
-    loss = loss_of(config, image_embeddings, text_embeddings, scale, groups)
-    if not torch.isfinite(loss):
-        raise MiniclipError(f"the loss {DIVERGED}")
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    if machine.chunk:
+        loss = _cached(model, batch, config, machine)
+    else:
+        image_embeddings, text_embeddings, scale = machine.called(model)(images, texts)  # (B, D), (B, D), ()
+        loss = loss_across(config, image_embeddings, text_embeddings, scale, groups, machine)
+        loss.backward()
     norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], config.clip_norm)
-    if not torch.isfinite(norm):  # clipping by it would make every weight NaN
-        raise MiniclipError(f"the gradient {DIVERGED}")
+    loss, norm = machine.mean(loss.detach().clone()).item(), norm.item()
+    for what, value in (("loss", loss), ("gradient", norm)):
+        if not math.isfinite(value):  # clipping by it has made every gradient NaN
+            raise Diverged(f"the {what} {DIVERGED}")
     optimizer.step()
     clamp_scale(model)
-    return loss.item(), norm.item()
+    return loss, norm
+
+
+def _cached(model, batch, config, machine):
+    """Forward and backward in chunks."""
+    from .gradient_cache import gradient_cached_step
+
+    images, texts, groups = batch
+    loss = gradient_cached_step(machine.called(model), images, texts, lambda *rows: loss_across(config, *rows, groups, machine), machine.chunk)
+    machine.average(model)
+    return loss
 
 
 class _State:
@@ -129,22 +157,35 @@ def load_checkpoint(path, config):
     return state
 
 
-def fit(model, batches, config, validate=None, checkpoint=None):
+def fit(model, batches, config, validate=None, checkpoint=None, machine=ALONE):
     """Train, and yield a `Record` per step. Afterwards, however it ends, the model holds its best weights by validation; where it
     diverged without any, those of the last whole epoch, or of the start.
 
     batches: `PairBatches`, or anything with a length and `epoch(generator)`. validate: function of no arguments that returns a dict with
-    "score", higher is better; called in evaluation mode after each epoch. checkpoint: a file; written after each epoch, and gone on
-    from when it is there: the records that follow, and the weights, are those of a run that was never interrupted.
+    "score", higher is better; called in evaluation mode after each epoch, in process 0 alone. checkpoint: a file; written after each epoch,
+    and gone on from when it is there: the records that follow, and the weights, are those of a run that was never interrupted, whatever the
+    number of processes. machine: a `Machine`; by default here, where the model lies. Raises `Diverged`, and `LostProcess` where another process is gone.
     """
+    with machine.told(), machine:
+        machine.check(model, batches)
+        machine.place(model)
+        try:
+            yield from _fit(model, batches, config, validate, checkpoint, machine)
+        finally:
+            machine.release(model)
+            model.eval()
+
+
+def _fit(model, batches, config, validate, checkpoint, machine):
     state, steps, begin = _State(model, config), config.epochs * len(batches), time.monotonic()
-    if checkpoint is not None and checkpoint.exists():
-        state.load(load_checkpoint(checkpoint, config))
+    held = machine.shared(lambda: load_checkpoint(checkpoint, config) if checkpoint is not None and checkpoint.exists() else None)
+    if held is not None:
+        state.load(held)
     good = copy.deepcopy(model.state_dict())
     try:
         while state.epoch < config.epochs and not (config.patience and state.waited >= config.patience):
-            yield from _epoch(state, batches, config, steps, validate, begin)
-            if checkpoint is not None:
+            yield from _epoch(state, batches, config, steps, validate, begin, machine)
+            if checkpoint is not None and machine.first:
                 save_checkpoint(state, checkpoint, config)
             if validate is None:
                 good = copy.deepcopy(model.state_dict())
@@ -154,31 +195,31 @@ def fit(model, batches, config, validate=None, checkpoint=None):
     finally:
         if state.best is not None:
             model.load_state_dict(state.best)
-        model.eval()
 
 
-def _epoch(state, batches, config, steps, validate, begin):
+def _epoch(state, batches, config, steps, validate, begin, machine):
     """One epoch: a record per step; the last one carries the validation."""
     state.model.train()
+    machine.seed(config.seed, state.epoch)
     last = state.step + len(batches) - 1
-    for batch in batches.epoch(state.generator):
+    for batch in machine.epoch(batches, state.generator):
         for group in state.optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule(state.step, steps, config.warmup)
-        loss, norm = train_step(state.model, batch, state.optimizer, config)
+        loss, norm = train_step(state.model, batch, state.optimizer, config, machine)
         record = Record(state.step, state.epoch, loss, state.model.logit_scale.item(), state.optimizer.param_groups[0]["lr"], norm, time.monotonic() - begin)
         if state.step == last:
             state.epoch += 1
             if validate is not None:
-                record = _validated(state, record, validate)
+                record = _validated(state, record, validate, machine)
         state.step += 1
         yield record
 
 
-def _validated(state, record, validate):
+def _validated(state, record, validate, machine):
     """Validate, keep a deep copy of the best weights, count how long there was no better."""
     state.model.eval()
     with torch.no_grad():
-        found = validate()
+        found = machine.shared(validate)
     state.model.train()
     better = found["score"] > state.score
     if better:

@@ -1,6 +1,6 @@
-"""Several processes, one loss: gathering with gradients, and a worker that proves it equal to one process.
+"""Several processes, one loss: a worker that proves gathering with gradients equal to one process, and who starts two of them.
 
-    python -m miniclip_helpers.training.processes OUT.npz      under `accelerate launch --cpu` or torchrun; `run_processes` starts it by itself
+    python -m miniclip_helpers.training.processes OUT.npz      under torchrun; `run_processes` starts it by itself
 """
 
 import argparse
@@ -16,56 +16,13 @@ import torch
 from torch import distributed
 
 from .. import runtime
-from ..errors import MiniclipError, UsageError
+from ..errors import MiniclipError
 from ..losses import clip_loss, clip_loss_local
 from ..model import TwoTowers
+from .gathering import gather_with_gradients, shard_rows
 
 SECONDS = 180  # after which a process that waits for another gives up
 BATCH, WIDTH, DIM = 32, 24, 16  # of the demonstration
-
-
-class _Gather(torch.autograd.Function):
-    """All processes' rows, one after the other. Backward: every process's gradient of my rows, added up."""
-
-    @staticmethod
-    def forward(ctx, rows):
-        found = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(found, rows.contiguous())
-        return torch.cat(found)
-
-    @staticmethod
-    def backward(ctx, grad):
-        grad = grad.contiguous().clone()
-        distributed.all_reduce(grad)  # the sum over the processes
-        return grad.chunk(distributed.get_world_size())[distributed.get_rank()]
-
-
-def gather_with_gradients(rows):
-    """(B, D) of this process to (W x B, D), those of all W processes in the order of their numbers. Without a process group: the rows as they are.
-
-    `torch.distributed.all_gather` returns tensors without a graph: the other processes' embeddings would be constants, and each tower would
-    never hear that it stood in somebody else's way. Every process must bring as many rows; otherwise all of them raise a `UsageError`.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return rows
-    sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
-    sizes = [int(size) for size in sizes]
-    if len(set(sizes)) > 1:
-        raise UsageError(f"every process must bring as many rows, found {sizes}; drop the last, smaller batch")
-    return _Gather.apply(rows)
-
-
-def shard_rows(count, rank, processes):
-    """The rows of `count` that belong to process number `rank` of `processes`: a slice; the shares follow each other.
-
-    >>> shard_rows(12, 1, 3)
-    slice(4, 8, None)
-    """
-    if processes < 1 or not 0 <= rank < processes or count % processes:
-        raise UsageError(f"expected a batch that {processes} processes share equally, and a rank below {processes}, found {count} rows and rank {rank}")
-    share = count // processes
-    return slice(rank * share, (rank + 1) * share)
 
 
 def small_towers(seed=0):

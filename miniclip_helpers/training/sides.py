@@ -4,11 +4,10 @@ import numpy as np
 import torch
 
 from .. import embedding, images, metrics
-from ..errors import MiniclipError
 from ..model import Identity, TwoTowers
 from .batches import PairBatches
-from .locked import measure
-from .loop import DIVERGED
+from .locked import Features, check_finite, measure
+from .loop import DIVERGED, Diverged
 
 BATCH = 256
 
@@ -50,11 +49,33 @@ def normalised(tower, pixels):
     return images.normalise(pixels, tower.preprocess.mean, tower.preprocess.std)
 
 
+def inputs(model, dataset):
+    """(pictures, texts) of a dataset as `batches` hold them; a `DataError` names those whose features hold NaN or infinity."""
+    pictures, texts = image_inputs(model.image_tower, dataset), text_inputs(model.text_tower, dataset)
+    rows = [side if tower.locked else torch.zeros(0, 1) for side, tower in ((pictures, model.image_tower), (texts, model.text_tower))]
+    check_finite(Features(*rows, None), dataset.names, dataset.all_captions)
+    return pictures, texts
+
+
+def encode_share(image_tower, text_tower, dataset, rank, processes):
+    """Encode what process number `rank` of `processes` owes the feature cache: every so manieth picture and caption, where the tower is locked."""
+    rows = range(rank, len(dataset), processes)
+    if image_tower.locked and rows:
+        embedding.image_features(image_tower, dataset.subset(rows))
+    captions = list(dict.fromkeys(dataset.all_captions))[rank::processes]
+    if text_tower.locked and captions:
+        embedding.text_features(text_tower, captions, tell=False)
+
+
 def pair_batches(model, dataset, config):
     """The batches of a dataset; pictures that a tower learns from are augmented, on their pixels."""
     tower = model.image_tower
-    augment = None if tower.locked else lambda pixels, generator: normalised(tower, images.augment(pixels, generator))
-    return PairBatches(image_inputs(tower, dataset), text_inputs(model.text_tower, dataset), dataset.owner, config.batch_size, augment=augment)
+
+    def augment(pixels, generator, share=None):
+        return normalised(tower, images.augment(pixels, generator, share=share))
+
+    pictures, texts = inputs(model, dataset)
+    return PairBatches(pictures, texts, dataset.owner, config.batch_size, augment=None if tower.locked else augment)
 
 
 def caption_accuracy(cosines, captions, owner, ks=(1, 100)):
@@ -83,13 +104,20 @@ def embed(called, pictures, texts, seen=lambda part: part):
 
     seen: function of a block of pictures, what the tower sees of it.
     """
-    was_training = called.training
+    was_training, device = called.training, called.log_logit_scale.device
     called.eval()
     with torch.no_grad():
-        image_rows = torch.cat([called.project_images(called.image_tower(seen(part))) for part in pictures.split(BATCH)])
-        text_rows = torch.cat([called.project_texts(called.text_tower(part)) for part in texts.split(BATCH)])
+        image_rows = torch.cat([called.project_images(called.image_tower(seen(part.to(device)))).cpu() for part in pictures.split(BATCH)])
+        text_rows = torch.cat([called.project_texts(called.text_tower(part.to(device))).cpu() for part in texts.split(BATCH)])
     called.train(was_training)
     return image_rows, text_rows
+
+
+def measure_finite(cosines, owner):
+    """`locked.measure` of the cosines (N, M) of a validation part, or `Diverged` where the model does not say numbers any more."""
+    if not torch.isfinite(cosines).all():
+        raise Diverged(f"what the model says of the validation images {DIVERGED}")
+    return measure(cosines, owner)
 
 
 def validation(model, dataset, accuracy=()):
@@ -99,16 +127,15 @@ def validation(model, dataset, accuracy=()):
     """
     if not len(dataset):
         return None
-    pictures, texts, owner = image_inputs(model.image_tower, dataset), text_inputs(model.text_tower, dataset), torch.from_numpy(dataset.owner)
+    (pictures, texts), owner = inputs(model, dataset), torch.from_numpy(dataset.owner)
     called, tower = on_features(model), model.image_tower
     seen = (lambda part: part) if tower.locked else lambda part: normalised(tower, part)  # block by block: pixels are kept as bytes
 
     def validate():
         image_rows, text_rows = embed(called, pictures, texts, seen)
         cosines = image_rows @ text_rows.T
-        if not torch.isfinite(cosines).all():
-            raise MiniclipError(f"what the model says of the validation images {DIVERGED}")
+        measured = measure_finite(cosines, owner)
         found = caption_accuracy(cosines, dataset.all_captions, dataset.owner, accuracy) if accuracy else {}
-        return measure(cosines, owner) | {f"val_{key}": value for key, value in found.items()}
+        return measured | {f"val_{key}": value for key, value in found.items()}
 
     return validate

@@ -1,0 +1,80 @@
+"""One process against two on this machine's processors: the same global batch through the same loop, seconds per step and the weights that come out.
+
+    pytest tests/benchmarks/bench_processes.py -s
+
+The ways take turns within one run of the two workers, so that a busy machine slows all of them. While one process works alone, the other waits.
+Towers that learn: the small network of notebook 04 beside a bag of words, on random pictures, augmented as in training.
+"""
+
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+
+from miniclip_helpers import images
+from miniclip_helpers.encoders import BagOfWords, SmallCNN
+from miniclip_helpers.model import LinearHead, TwoTowers
+from miniclip_helpers.runtime import generator
+from miniclip_helpers.training import Machine, PairBatches, TrainConfig, fit, processes
+from miniclip_helpers.training.machine import ALONE
+
+COUNT, BATCH, SIZE, TURNS = 1024, 256, 48, 4
+
+
+def model_and_batches():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        image, text = SmallCNN(size=SIZE), BagOfWords([f"word{n}" for n in range(500)])
+        model = TwoTowers(image, text, LinearHead(image.width, 128), LinearHead(text.width, 128))
+    random = generator(0)
+    pixels = torch.randint(0, 256, (COUNT, 3, SIZE, SIZE), generator=random, dtype=torch.uint8)
+
+    def augment(shown, random, share=None):
+        return images.normalise(images.augment(shown, random, share=share))
+
+    return model, PairBatches(pixels, torch.randint(2, 500, (COUNT, 6), generator=random), range(COUNT), BATCH, augment=augment)
+
+
+def turn(machine, threads):
+    """(seconds per step, the weights after an epoch), the first step apart."""
+    torch.set_num_threads(threads)
+    model, batches = model_and_batches()
+    seconds = [record.seconds for record in fit(model, batches, TrainConfig(epochs=1, batch_size=BATCH), machine=machine)]
+    return (seconds[-1] - seconds[0]) / (len(seconds) - 1), model.state_dict()
+
+
+def work(out):
+    found, machine = {"one process, one thread": [], "one process, two threads": [], "two processes, one thread each": []}, Machine("cpu")
+    with machine:
+        for _ in range(TURNS):
+            for name, threads in (("one process, one thread", 1), ("one process, two threads", 2)):
+                if machine.first:
+                    found[name].append(turn(ALONE, threads))
+                machine.accelerator.wait_for_everyone()
+            found["two processes, one thread each"].append(turn(machine, 1))
+        if machine.first:
+            torch.save(found, out)
+
+
+def test_one_process_against_two():
+    with tempfile.TemporaryDirectory() as folder:
+        out, port = pathlib.Path(folder) / "found.pt", processes._free_port()
+        started = time.monotonic()
+        workers = [subprocess.Popen([sys.executable, __file__, str(out)], env=processes._environment(rank, 2, port)) for rank in range(2)]
+        assert [worker.wait(timeout=900) for worker in workers] == [0, 0]
+        found = torch.load(out)
+    one = statistics.median(seconds for seconds, _ in found["one process, one thread"])
+    print(f"\nbatch {BATCH}, {SIZE} pixels, median of {TURNS} turns; the whole run {time.monotonic() - started:.0f} s")
+    for name, turns in found.items():
+        seconds = statistics.median(spent for spent, _ in turns)
+        reference = found["one process, one thread"][0][1]
+        furthest = max((turns[0][1][key].double() - reference[key].double()).abs().max().item() for key in reference)
+        print(f"{name:32s} {seconds:7.3f} s per step   {one / seconds:5.2f} times   furthest weight from one process's {furthest:.1e}")
+
+
+if __name__ == "__main__":
+    work(sys.argv[1])
