@@ -62,6 +62,8 @@ def _decode(source, name):
         if not len(source):
             raise ImageError(f"{name} is empty (0 bytes)")
         image = Image.open(io.BytesIO(source))
+    elif hasattr(source, "__bytes__"):  # what reads its bytes when asked, such as a picture inside a tar file
+        return _decode(bytes(source), name)
     else:
         raise ImageError(f"expected a path, bytes or a PIL image, found {type(source).__name__}")
     _check_size(image, name)
@@ -173,32 +175,42 @@ def stack_pixels(images, size):
     return torch.from_numpy(np.stack([frame.pixels(image) for image in images])).permute(0, 3, 1, 2).contiguous()
 
 
-def augment(pixels, generator, rotation=0.25, scale=0.2, shift=0.08, colour=0.3, flip=0.5, hue=0.0, wobble=0.0):
+def augment(pixels, generator, rotation=0.25, scale=0.2, shift=0.08, colour=0.3, flip=0.5, hue=0.0, wobble=0.0, share=None):
     """Random flip, rotation, zoom, shift and colour, each picture its own. uint8 (B, 3, H, W) in, float in [0, 1] out.
 
     rotation: radians either way. scale, shift: fractions either way. colour: contrast per channel either way. flip: probability.
     hue: radians either way around the grey axis. wobble: how far a coarse grid of points is pulled, in half sides of the picture.
     Works on pixels; normalise afterwards (colour jitter on normalised values would treat the mean colour as black).
+    share: (rows, whole) where these are only the pictures `rows`, a slice, of a batch of `whole`: each looks as it would among all of them.
     """
     batch, functional = len(pixels), torch.nn.functional
+    rows, whole = share or (slice(None), batch)
+
+    def uniform(*shape):
+        return torch.rand(whole, *shape[1:], generator=generator)[rows].to(pixels.device)
 
     def draw(*shape):
-        return torch.rand(*shape, generator=generator) * 2 - 1
+        return uniform(*shape) * 2 - 1
 
     angle, zoom = draw(batch) * rotation, 1 + draw(batch) * scale
-    mirror = torch.where(torch.rand(batch, generator=generator) < flip, -1.0, 1.0)
+    mirror = torch.where(uniform(batch) < flip, -1.0, 1.0)
     theta = torch.stack([zoom * angle.cos() * mirror, -zoom * angle.sin(), draw(batch) * shift * 2,
                          zoom * angle.sin() * mirror, zoom * angle.cos(), draw(batch) * shift * 2], 1).view(batch, 2, 3)
     grid = functional.affine_grid(theta, list(pixels.shape), align_corners=False)
     if wobble:
-        pulls = functional.interpolate(draw(batch, 2, 4, 4) * wobble, size=pixels.shape[2:], mode="bicubic", align_corners=True)
-        grid = grid + pulls.permute(0, 2, 3, 1)
+        down, across = (_spread(4, side).to(pixels.device) for side in pixels.shape[2:])
+        grid = grid + (down @ (draw(batch, 2, 4, 4) * wobble) @ across.T).permute(0, 2, 3, 1)
     inverted = 1 - pixels.float() / 255  # so that what comes in from outside is white, not black
     moved = 1 - functional.grid_sample(inverted, grid, align_corners=False)
     if hue:
         moved = turn_hue(moved, draw(batch) * hue)
     moved = (moved - 0.5) * (1 + draw(batch, 3, 1, 1) * colour) + 0.5 + draw(batch, 3, 1, 1) * colour / 3
     return moved.clamp(0, 1)
+
+
+def _spread(points, side):
+    """(side, points): a row of `points` values to `side` values between them, bicubic. Two products with it are far cheaper than resizing each picture's grid."""
+    return torch.nn.functional.interpolate(torch.eye(points)[None, None], size=(side, points), mode="bicubic", align_corners=True)[0, 0]
 
 
 def turn_hue(pixels, angle):

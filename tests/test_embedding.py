@@ -1,13 +1,22 @@
 """Encoding and its cache: the same vectors as without it, nothing encoded twice, faults listed, a damaged cache replaced."""
 
+import concurrent.futures
+import contextlib
+import sqlite3
+import threading
+import time
+import types
+
 import numpy as np
 import pytest
 import torch
 from conftest import picture
 
-from miniclip_helpers import embedding
+from miniclip_helpers import embedding, images
 from miniclip_helpers.datasets import load_dataset
+from miniclip_helpers.embedding import running
 from miniclip_helpers.encoders import SmallCNN
+from miniclip_helpers.encoders.base import to_device
 from miniclip_helpers.errors import DataError, MiniclipError, UsageError
 
 
@@ -18,10 +27,11 @@ class Counting(SmallCNN):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             super().__init__(channels=4, size=16)
-        self.count = 0
+        self.count, self.lock = 0, threading.Lock()
 
     def encode(self, inputs):
-        self.count += len(inputs)
+        with self.lock:  # several threads encode
+            self.count += len(inputs)
         return super().encode(inputs)
 
 
@@ -96,8 +106,6 @@ def test_a_partly_damaged_cache_is_set_aside(tower, photo_folder, private_cache)
 
 
 def test_two_processes_may_write_at_once(private_cache):
-    import concurrent.futures
-
     def fill(start):
         cache = embedding.FeatureCache("shared", 4)
         for number in range(start, start + 50):
@@ -124,3 +132,115 @@ def test_nothing_to_encode_is_told(tower):
         embedding.image_features(tower, [])
     with pytest.raises(UsageError, match="at least one text"):
         embedding.text_features(tower, [])
+
+
+def test_threads_give_what_one_gives_in_order_and_leave_torch_as_it_was(tower):
+    pictures = [picture(seed) for seed in range(30)]
+    before = torch.get_num_threads()
+    found = list(running.run_batches(tower, range(30), pictures.__getitem__))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a thread that begins later asks torch's default
+        assert before == 2 and torch.get_num_threads() == 2 and pool.submit(torch.get_num_threads).result() == 2
+    assert [row for row, _ in found] == list(range(30))
+    torch.testing.assert_close(torch.from_numpy(np.stack([row for _, row in found])), torch.cat([tower.encode([one]) for one in pictures]), rtol=1e-4, atol=1e-5)
+
+
+def test_reading_stays_a_few_batches_ahead(tower):
+    opened, most = [], running.IMAGE_BATCH * (2 * torch.get_num_threads() + 2)
+
+    def open_row(row):
+        opened.append(row)
+        return picture(row)
+
+    for row, _ in running.run_batches(tower, range(200), open_row):
+        end = time.monotonic() + (row == 4)  # whoever takes the features may be slow: what would run ahead does so meanwhile
+        while time.monotonic() < end and len(opened) <= row + most:
+            time.sleep(0.01)
+        assert len(opened) <= row + most
+    assert sorted(opened) == list(range(200))
+
+
+def test_a_gpu_gets_large_batches_prepared_by_threads(tower, monkeypatch):
+    """The other branch, on the CPU: whole batches go through `run`, in the same order, and what cannot be read is told."""
+    monkeypatch.setattr(running, "_on", lambda tower, device: contextlib.nullcontext(types.SimpleNamespace(type="cuda")))
+    sizes, run = [], tower.run
+    tower.run = lambda batch, forward=None: sizes.append(len(batch)) or run(batch, forward)
+    pictures = [picture(seed) for seed in range(300)]
+    found = dict(running.run_batches(tower, range(300), lambda row: images.open_image(b"no picture" if row == 7 else pictures[row])))
+    assert sizes == [127, 128, 44] and list(found) == list(range(300)) and "cannot be read" in found.pop(7)
+    torch.testing.assert_close(torch.from_numpy(found[299]), tower.encode([pictures[299]])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_to_device_reaches_into_what_towers_prepare():
+    batch = {"a": torch.ones(2), "b": [torch.ones(1), (torch.zeros(1), "text")]}
+    moved = to_device(batch, "meta")
+    assert moved["a"].is_meta and moved["b"][0].is_meta and moved["b"][1][0].is_meta and moved["b"][1][1] == "text" and isinstance(moved["b"][1], tuple)
+
+
+def test_compiled_towers_see_one_shape_and_give_the_same(tower, monkeypatch):
+    shapes = []
+    monkeypatch.setattr(torch, "compile", lambda forward, dynamic: lambda batch: shapes.append(tuple(batch.shape)) or forward(batch))
+    pictures = [picture(seed) for seed in range(10)]
+    plain = torch.cat([tower.encode([one]) for one in pictures])
+    monkeypatch.setenv("MINICLIP_COMPILE", "1")
+    torch.testing.assert_close(embedding.image_features(tower, pictures), plain, rtol=1e-4, atol=1e-5)
+    assert len(shapes) == 4 and set(shapes) == {(4, 3, 16, 16)}  # the warm-up, and three batches of which the last holds two
+
+
+def test_without_a_compiler_it_runs_as_it_is_and_says_so(tower, monkeypatch):
+    def compile(forward, dynamic):
+        def fail(batch):
+            raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compile)
+    pictures = [picture(seed) for seed in range(10)]
+    with pytest.warns(embedding.CompileWarning, match="runs uncompiled: .*g\\+\\+"):
+        found = embedding.image_features(tower, pictures, compile=True)
+    torch.testing.assert_close(found, torch.cat([tower.encode([one]) for one in pictures]), rtol=1e-4, atol=1e-5)
+
+
+def cache_file(folder):
+    return next((folder / "features").glob("*.sqlite"))
+
+
+@pytest.mark.parametrize("version", [2, 77])
+def test_a_cache_of_another_version_is_set_aside_with_one_line(version, tower, photo_folder, private_cache):
+    dataset = load_dataset(photo_folder)
+    first = embedding.image_features(tower, dataset)
+    with contextlib.closing(sqlite3.connect(cache_file(private_cache))) as base:
+        base.execute("UPDATE features SET value = zeroblob(length(value))")  # what that version means by it, nobody knows
+        base.execute(f"PRAGMA user_version = {version}")
+        base.commit()
+    with pytest.warns(embedding.CacheWarning, match=f"another version.*layout {version}, not 1") as told:
+        torch.testing.assert_close(embedding.image_features(tower, dataset), first)
+    assert len(told) == 1 and tower.count == 6 and list((private_cache / "features").glob(f"*.version{version}-*"))
+    assert torch.equal(embedding.image_features(tower, dataset), embedding.image_features(tower, dataset)) and tower.count == 6
+
+
+def test_the_first_layout_had_no_number_and_is_kept(tower, photo_folder, private_cache):
+    dataset = load_dataset(photo_folder)
+    first = embedding.image_features(tower, dataset)
+    with contextlib.closing(sqlite3.connect(cache_file(private_cache))) as base:
+        assert base.execute("PRAGMA user_version").fetchone() == (1,)
+        base.execute("PRAGMA user_version = 0")
+    assert torch.equal(embedding.image_features(tower, dataset), first) and tower.count == 3
+
+
+def test_a_disk_that_fills_up_is_told_and_what_was_kept_stays(tower, private_cache):
+    """The system's own limit on a file's size stands for the full disk: sqlite cannot grow its file."""
+    resource = pytest.importorskip("resource")
+    pictures = [picture(seed) for seed in range(200)]
+    embedding.image_features(tower, pictures[:100])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+        with pytest.raises(MiniclipError, match="feature cache.*disk is full.*kept before is whole.*MINICLIP_CACHE"):
+            embedding.image_features(tower, pictures)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with contextlib.closing(sqlite3.connect(cache_file(private_cache))) as base:
+        assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    tower.count = 0
+    embedding.image_features(tower, pictures[:100])
+    assert tower.count == 0
+    torch.testing.assert_close(embedding.image_features(tower, pictures), torch.cat([tower.encode([one]) for one in pictures]), rtol=1e-4, atol=1e-5)

@@ -17,7 +17,7 @@ def add_finetuning(commands):
     tune.add_argument("--method", default="heads", metavar="METHOD", help="heads (default), lp-ft (heads, then all), lora or full")
     tune.add_argument("--out", required=True, metavar="RUN", type=pathlib.Path, help="the folder to write the model to")
     tune.add_argument("--side", default="both", metavar="SIDE", help="which side learns: image, text or both (default)")
-    tune.add_argument("--loss", metavar="L", help="clip (default), multi-positive, siglip or margin")
+    tune.add_argument("--loss", metavar="L", help="clip (default), multi-positive, multi-view, siglip or margin")
     tune.add_argument("--margin", type=float, metavar="F", help="what --loss margin asks for, in cosine (default 0.2)")
     tune.add_argument("--epochs", type=int, metavar="N")
     tune.add_argument("--learning-rate", type=float, metavar="F", help="the peak, after a climb over a tenth of the steps")

@@ -14,8 +14,10 @@ def add_searching(commands):
         ["miniclip index photos/ --out photos.index",
          "miniclip index photos/ --of captions --out captions.index",
          "miniclip index sentences.txt --out sentences.index",
+         "miniclip index shards/ --out photos.index",
          "miniclip index stamps --limit 500 --out stamps.index"])
-    index.add_argument("data", metavar="PHOTOS|CAPTIONS", help="a folder of photos, a file of captions, or emoji, stamps, photos8; a text file with one caption a line")
+    index.add_argument("data", metavar="PHOTOS|CAPTIONS",
+                       help="a folder of photos, a file of captions, or emoji, stamps, photos8; a text file with one caption a line; or what miniclip encode wrote")
     add_model(index)
     index.add_argument("--out", required=True, metavar="INDEX", type=pathlib.Path)
     index.add_argument("--of", choices=("pictures", "captions"), help="what to index (default: the pictures; the captions where the data are a text file without pictures)")
@@ -42,20 +44,36 @@ def add_searching(commands):
 
 
 def make_index(args):
-    from .. import search
+    from .. import embedding, search
     from ..index import check_kind, check_target
 
     check_kind(args.kind)  # all of these before anything is encoded
     check_limit(args.limit)
     check_target(args.out)
+    if embedding.shard_files(args.data):
+        return index_encoded(args)
     sentences = search.holds_sentences(args.data)
     if sentences and args.of == "pictures":
         raise UsageError(f"'{args.data}' holds captions without pictures; index them with --of captions")
     data = args.data if sentences else load_data(args.data, args.skip_problems)
     captions = sentences or args.of == "captions"
     index = (search.index_captions if captions else search.index_dataset)(data, args.model, args.kind, args.limit)
-    index.save(args.out)
-    print(f"{index!r}, {'captions' if captions else 'pictures'}: {args.out}\nnext: miniclip search {args.out} " + ("--image PHOTO" if captions else '"a red fruit"'))
+    return save_index(index, args.out, captions)
+
+
+def index_encoded(args):
+    """One index of the shards that `miniclip encode` wrote: the vectors are there, and no model is needed."""
+    from .. import search
+
+    index = search.index_shards(args.data, args.kind, args.limit)
+    if args.of not in (None, index.about["holds"]):
+        raise UsageError(f"'{args.data}' holds vectors of {index.about['holds']}, not of {args.of}; leave --of out, or encode them with: miniclip encode --of {args.of}")
+    return save_index(index, args.out, index.about["holds"] == "captions")
+
+
+def save_index(index, out, captions):
+    index.save(out)
+    print(f"{index!r}, {'captions' if captions else 'pictures'}: {out}\nnext: miniclip search {out} " + ("--image PHOTO" if captions else '"a red fruit"'))
 
 
 def check_limit(limit):

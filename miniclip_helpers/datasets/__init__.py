@@ -1,5 +1,6 @@
 """Image-text datasets: one row per image, a list of captions each; embedded ones by name, the user's own by path."""
 
+import functools
 import pathlib
 
 from .. import images, runtime
@@ -9,12 +10,14 @@ from .addresses import download_pictures, read_addresses
 from .captions import load_photos, read_captions, write_captions
 from .duplicates import copies, find_copies, group_copies, near_duplicates, similar_pairs
 from .formats import find_picture
+from .parquet import picture_rows
 from .splits import read_names, read_split, write_split
 from .table import ImageTextDataset
+from .tars import is_shards
 from .writing import write_dataset
 
-__all__ = ["EMBEDDED", "FETCHED", "NAMES", "ImageTextDataset", "copies", "download_pictures", "find_copies", "find_picture", "group_copies",
-           "load_dataset", "load_photos", "near_duplicates", "picture_of", "read_addresses", "read_captions", "read_names", "read_split",
+__all__ = ["EMBEDDED", "FETCHED", "NAMES", "ImageTextDataset", "copies", "download_pictures", "find_copies", "find_picture", "group_copies", "is_shards",
+           "load_dataset", "load_photos", "near_duplicates", "picture_of", "picture_rows", "read_addresses", "read_captions", "read_names", "read_split",
            "similar_pairs", "write_captions", "write_dataset", "write_split"]
 
 EMBEDDED = ("emoji", "stamps", "photos8")
@@ -30,7 +33,7 @@ def load_dataset(name_or_path, skip_problems=False, captions="all"):
     embedded; "cifar100" (the 10,000 test pictures), "cifar100:train" (50,000) and "fashion" (44,000 products) are fetched once.
     Paths: a folder with captions.json, captions.txt (Kaggle's Flickr8k), Flickr8k.token.txt, styles.csv (Fashion Products), one
     *.jsonl, *.csv, *.tsv or *.parquet, or train, val and test as *.jsonl, *.csv or *.tsv (told apart in the column "split"),
-    cifar-100-python/, or just photos; or one such file, its pictures beside it or in images/ or Images/ beside it. A folder of
+    cifar-100-python/, tar shards in webdataset's layout, or just photos; or one such file, its pictures beside it or in images/ or Images/ beside it. A folder of
     CIFAR-100 followed by ":train" is its training part.
 
     captions: "all", or "first" of each image. What is wrong is listed in a `DataError` (file, line, why). With `skip_problems` the
@@ -51,9 +54,17 @@ def picture_of(name, dataset, root=None):
         dataset = load_dataset(f"{root}:{name.partition('-')[0]}")
         return dataset.image(dataset.row(name))
     file = find_picture(pathlib.Path(root or "."), name)
+    if not file.is_file() and root is not None and is_shards(root):
+        dataset = _opened_shards(str(root))
+        return dataset.image(dataset.row(name))
     if not file.is_file():
         raise ImageError(f"'{file}' is gone since the index was made; build the index again")
     return images.open_image(file)
+
+
+@functools.lru_cache(1)
+def _opened_shards(root):
+    return formats.load_path(root, skip_problems=False)
 
 
 def _load(name, skip_problems):

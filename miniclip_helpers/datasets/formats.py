@@ -1,17 +1,25 @@
 """A file or folder to a dataset: the format detected, each picture checked, what is wrong listed."""
 
+import collections
 import pathlib
+import warnings
 
 from .. import images
 from ..errors import DataError, ImageError
 from . import addresses, cifar
 from .readers import reader_of
 from .table import ImageTextDataset
+from .tars import is_shards, load_tars
 
 FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr8k_images")
 KNOWN = ("captions.json", "captions.txt", "Flickr8k.token.txt", "captions.jsonl", "captions.csv", "captions.tsv", "captions.parquet", "results.csv", "styles.csv")
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+UNREADABLE = {".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"}  # pictures, but none that Pillow opens
 SUFFIXES = (".jpg", *sorted(images.SUFFIXES - {".jpg"}))
+
+
+class UnreadableWarning(UserWarning):
+    """A folder holds pictures of kinds that cannot be read; they are left out."""
 
 
 def load_path(path, skip_problems=False):
@@ -19,6 +27,8 @@ def load_path(path, skip_problems=False):
     path = pathlib.Path(path)
     if cifar.is_folder(path):
         return cifar.load_cifar100(path)
+    if is_shards(path):
+        return load_tars(path, skip_problems)
     files = _captions_files(path) if path.is_dir() else [path]
     if not files:
         return _photos(path, skip_problems)
@@ -151,8 +161,18 @@ def _pictures(folder):
     return sorted(f for f in folder.rglob("*") if f.suffix.lower() in images.SUFFIXES and not any(p.startswith(".") for p in f.relative_to(folder).parts))
 
 
+def _tell_unreadable(folder):
+    """An `UnreadableWarning` where a folder holds pictures of kinds that cannot be read."""
+    kinds = collections.Counter(file.suffix.lower() for file in folder.rglob("*") if file.suffix.lower() in UNREADABLE)
+    if kinds:
+        count = f"{kinds.total()} files" if kinds.total() > 1 else "1 file"
+        warnings.warn(f"{count} of kinds that cannot be read ({', '.join(sorted(kinds))}) in '{folder}' left out; convert to .jpg or .png to have them, too",
+                      UnreadableWarning, stacklevel=5)
+
+
 def _photos(folder, skip_problems):
     """A folder of photos without captions; names are paths relative to it."""
+    _tell_unreadable(folder)
     problems, sources, home = [], {}, folder.resolve()
     for photo in _pictures(folder):
         fault = fault_of(photo, thorough=skip_problems) if _inside(_real(photo), photo.relative_to(folder), home) else "leads out of the folder"

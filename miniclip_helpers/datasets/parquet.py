@@ -57,3 +57,14 @@ def _good_row(cell, captions, kind, thorough, place, problems):
     if fault:
         problems.append(f"{place}: {fault}")
     return not fault
+
+
+def picture_rows(columns, first):
+    """(names, captions, pictures as bytes) of some rows {column: list} of a table with pictures in it; `first` is the number of the first row.
+
+    Names and captions are those of `load_parquet`. What is no picture stays as it is, and is told when it is opened.
+    """
+    cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in columns["image"]]
+    said = next((columns[key] for key in CAPTION_KEYS if key in columns), [None] * len(cells))
+    names = [str(name) for name in columns.get("id") or [f"{number:06d}" for number in range(first, first + len(cells))]]
+    return names, [[cell] if isinstance(cell, str) else cell or [] for cell in said], [b"" if cell is None else cell for cell in cells]

@@ -175,7 +175,7 @@ class ShardStream(torch.utils.data.IterableDataset):
                 count += 1
                 yield sample
             expected = self.known.get(file, {}).get("pictures", count)
-            if len(self.problems) == before and (count != expected or not _ended_well(stream, file)):
+            if len(self.problems) == before and (count != expected or not ended_well(stream, file)):
                 of = f" of {expected}" if file in self.known else ""
                 self._fault(f"{file.name}, at {last[0]}: ends early, or a header is damaged; {count}{of} samples were found")
 
@@ -193,21 +193,30 @@ class ShardStream(torch.utils.data.IterableDataset):
         if kind is None:
             return self._fault(f"{file}, {key}: no picture among its members ({', '.join(part for part in sample if not part.startswith('__'))})")
         try:
-            said = json.loads(sample["json"]) if "json" in sample else {}
-            said = said if isinstance(said, dict) else {}
-            captions = said.get("captions", said.get("caption", [sample["txt"].decode()] if "txt" in sample else []))
+            name, captions = said_of(sample, key)
         except ValueError as error:
-            return self._fault(f"{file}, {key}: its captions cannot be read ({error})")
-        captions, name = [captions] if isinstance(captions, str) else captions, said.get("name", key)
-        if not isinstance(name, str) or not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-            return self._fault(f"{file}, {key}.json: expected a name and a list of captions")
+            return self._fault(f"{file}, {key}{error}")
         try:
             return Sample(images.open_image(sample[kind]), captions, name)
         except ImageError as error:
             return self._fault(f"{file}, {key}.{kind} ({name!r}): {error}")
 
 
-def _ended_well(stream, file):
+def said_of(sample, key):
+    """The name and the captions of one sample's members {suffix: bytes}; a `ValueError` says what is wrong, behind the key."""
+    try:
+        said = json.loads(sample["json"]) if "json" in sample else {}
+        said = said if isinstance(said, dict) else {}
+        captions = said.get("captions", said.get("caption", [sample["txt"].decode()] if "txt" in sample else []))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f": its captions cannot be read ({error})") from error
+    captions, name = [captions] if isinstance(captions, str) else captions, said.get("name", key)
+    if not isinstance(name, str) or not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise ValueError(".json: expected a name and a list of captions")
+    return name, captions
+
+
+def ended_well(stream, file):
     """Whether nothing but zeros follows where reading stopped, and the file has a tar's ending. tarfile takes a damaged header for the end."""
     if file.suffix != ".tar":  # compressed ones end otherwise
         return True

@@ -63,9 +63,23 @@ class Tower(nn.Module):
 
     def encode(self, inputs):
         """Raw inputs to (B, width), without gradients, in evaluation mode."""
+        return self.run(self.prepare(list(inputs)))
+
+    def run(self, batch, forward=None):
+        """The rest of `encode`: a prepared batch to (B, width), on the device that holds the weights. forward: another form of it, such as a compiled one."""
         self.eval()
+        first = next(self.parameters(), None)
         with torch.inference_mode():
-            return self(self.prepare(list(inputs))).float().clone()
+            return (forward or self)(batch if first is None else to_device(batch, first.device)).float().clone()
+
+
+def to_device(batch, device):
+    """What `prepare` gave, on another device: a tensor, or tensors in a dict, a list or a tuple."""
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch.to(device) if isinstance(batch, torch.Tensor) else batch
 
 
 class PinnedTower(Tower):

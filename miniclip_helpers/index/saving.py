@@ -1,10 +1,12 @@
 """An index as a folder: index.faiss, what FAISS wrote, and index.json, the names and what made it."""
 
+import contextlib
 import json
 import pathlib
+import re
 
 from .. import runtime
-from ..errors import ModelError
+from ..errors import MiniclipError, ModelError
 
 FORMAT = "miniclip-index-1"
 FILES = ("index.faiss", "index.json")
@@ -25,11 +27,22 @@ def save(index, rows, folder):
     import faiss
 
     check_target(folder)
-    with runtime.writing_folder(folder) as fresh:
+    with _room(folder), runtime.writing_folder(folder) as fresh:
         faiss.write_index(index.searcher, str(fresh / FILES[0]))
         about = {"format": FORMAT, "kind": index.kind, "names": rows, "about": index.about, "sha256": runtime.sha256(fresh / FILES[0])}
         about["seal"] = _seal(about)
         (fresh / FILES[1]).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+
+
+@contextlib.contextmanager
+def _room(folder):
+    """Turn what FAISS, or the system, says of a full disk into a `MiniclipError`; nothing is left behind, and an index that was there stays."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        reason = re.search(r"\(([^()]+)\)\s*$", str(error))
+        raise MiniclipError(f"the index '{folder}' cannot be written ({getattr(error, 'strerror', None) or (reason[1] if reason else error)}); "
+                            "free some space, or name another place; what was there before is kept") from error
 
 
 def read(folder):

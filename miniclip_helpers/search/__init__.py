@@ -2,7 +2,7 @@
 
 from .asking import Hit, check_model, read_queries, search_image, search_many, search_text
 from .drawing import check_sheet, draw, draw_many, gone, holds_captions, picture_of, text_of
-from .indexing import heads_fingerprint, holds_sentences, index_captions, index_dataset
+from .indexing import holds_sentences, index_captions, index_dataset, index_shards
 
-__all__ = ["Hit", "check_model", "check_sheet", "draw", "draw_many", "gone", "heads_fingerprint", "holds_captions", "holds_sentences", "index_captions", "index_dataset",
-           "picture_of", "read_queries", "search_image", "search_many", "search_text", "text_of"]
+__all__ = ["Hit", "check_model", "check_sheet", "draw", "draw_many", "gone", "holds_captions", "holds_sentences", "index_captions", "index_dataset",
+           "index_shards", "picture_of", "read_queries", "search_image", "search_many", "search_text", "text_of"]

@@ -7,7 +7,6 @@ import numpy as np
 
 from .. import embedding, images, runtime
 from ..errors import ModelError, UsageError
-from .indexing import heads_fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +21,7 @@ def check_model(index, model):
     """Raise `ModelError` unless `model` is the one that made the index: embeddings of two models cannot be compared. It says which part differs."""
     made = index.about
     parts = {"image tower": ("image_tower", lambda: model.image_tower.fingerprint), "text tower": ("text_tower", lambda: model.text_tower.fingerprint),
-             "heads": ("heads", lambda: heads_fingerprint(model))}
+             "heads": ("heads", lambda: embedding.heads_fingerprint(model))}
     others = [part for part, (key, now) in parts.items() if made.get(key) not in (None, now())]
     if not others:
         return

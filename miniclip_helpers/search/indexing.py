@@ -8,14 +8,13 @@ from .. import embedding, images, runtime
 from ..datasets import load_dataset
 from ..errors import DataError, UsageError
 from ..index import build_index, choose_kind
-from ..pretrained import load_model
 
 TRIED = 100  # captions by which a large index is tuned: words lie farther from pictures than pictures do, and are harder to answer
 
 
 def index_dataset(dataset, model, kind="auto", limit=None):
     """An `Index` of a dataset's pictures (a dataset, its name or its path) under `model` (a model or its name); of the first `limit` alone, if given."""
-    dataset, (model, name) = load_dataset(dataset), _model_and_name(model)
+    dataset, (model, name) = load_dataset(dataset), embedding.model_and_name(model)
     if limit is not None:
         dataset = dataset.subset(range(min(_checked(limit), len(dataset))))
     about = _about(model, name, "pictures", dataset.name, dataset.root)
@@ -47,9 +46,22 @@ def index_captions(dataset, model, kind="auto", limit=None):
             raise DataError(f"{title} has no captions; index its pictures, or give data with captions")
     if limit is not None:
         captions = dict(list(captions.items())[: _checked(limit)])
-    model, name = _model_and_name(model)
+    model, name = embedding.model_and_name(model)
     about = _about(model, name, "captions", title, root) | {"captions": captions}
     return build_index(embedding.text_embeddings(model, list(captions.values())), list(captions), kind, about)
+
+
+def index_shards(folder, kind="auto", limit=None):
+    """An `Index` of the vectors that `miniclip encode` (`embedding.encode_corpus`) wrote into a folder; of the first `limit` alone, if given.
+
+    It equals the index made directly of the same data and model.
+    """
+    names, vectors, made = embedding.read_all(folder)
+    about = {key: made[key] for key in ("model", "image_tower", "text_tower", "heads", "holds", "dataset", "root")}
+    if "captions" in made:
+        about["captions"] = dict(list(zip(names, made["captions"]))[:limit])
+    most = len(names) if limit is None else _checked(limit)
+    return build_index(vectors[:most], names[:most], kind, about)
 
 
 def holds_sentences(path):
@@ -73,21 +85,6 @@ def _checked(limit):
     return limit
 
 
-def _model_and_name(model):
-    if not isinstance(model, (str, pathlib.Path)):
-        return model, getattr(model, "name", str(model))
-    name = str(pathlib.Path(model).resolve()) if pathlib.Path(model).is_dir() else str(model)
-    return load_model(model), name
-
-
 def _about(model, name, holds, title, root):
     """What made an index, as plain JSON: the model's parts by their fingerprints, the data by name and folder."""
-    return {"model": name, "image_tower": model.image_tower.fingerprint, "text_tower": model.text_tower.fingerprint, "heads": heads_fingerprint(model),
-            "holds": holds, "dataset": title, "root": str(pathlib.Path(root).resolve()) if root else None}
-
-
-def heads_fingerprint(model):
-    """A name for what stands behind the towers: two models with one fingerprint give one embedding."""
-    from ..encoders import weights_fingerprint
-
-    return weights_fingerprint(model.image_head) + weights_fingerprint(model.text_head)
+    return embedding.about_model(model, name) | {"holds": holds, "dataset": title, "root": str(pathlib.Path(root).resolve()) if root else None}

@@ -1,0 +1,93 @@
+"""Features on disk: one SQLite file per tower, one row per content."""
+
+import contextlib
+import sqlite3
+import time
+import warnings
+
+import numpy as np
+
+from .. import runtime
+from ..errors import MiniclipError
+
+VERSION = 1  # of the file's layout; 0 is what the first release wrote, with the same layout and no number
+
+
+class CacheWarning(UserWarning):
+    """A cache on disk could not be used as it was, and was begun anew."""
+
+
+class FeatureCache:
+    """Features on disk: one SQLite file per tower, one row per content. Several processes may use it at once.
+
+    A damaged file, or one of another version, is set aside and begun anew: a cache may always be lost, never be wrong.
+    """
+
+    def __init__(self, fingerprint, width, folder=None):
+        self.width = width
+        self.path = (runtime.cache_dir() if folder is None else folder) / "features" / f"{fingerprint}.sqlite"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connect()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise self._unwritable(error) from error
+        except sqlite3.DatabaseError:
+            self._begin_anew("damaged")
+
+    def _begin_anew(self, why):
+        """Set the file aside and start an empty one."""
+        self.base.close()
+        for suffix in ("", "-wal", "-shm"):
+            file = self.path.with_name(self.path.name + suffix)
+            with contextlib.suppress(FileNotFoundError):  # another process may have been quicker
+                file.rename(file.with_name(f"{file.name}.{why}-{time.time_ns()}"))
+        self._connect()
+
+    def _unwritable(self, error):
+        full = isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or "disk I/O" in str(error))
+        what = "cannot be written: the disk is full, or its limit is reached" if full else "cannot be used"
+        return MiniclipError(f"the feature cache in '{self.path.parent}' {what} ({error}); what was kept before is whole; "
+                             "free some space, or set MINICLIP_CACHE to another folder")
+
+    def _connect(self):
+        self.base = sqlite3.connect(self.path, timeout=60)
+        self.base.execute("PRAGMA journal_mode=WAL")
+        (version,) = self.base.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            warnings.warn(f"the feature cache '{self.path.name}' was written by another version of this package (layout {version}, not {VERSION}); "
+                          "it is set aside and begun anew", CacheWarning, stacklevel=4)
+            self._begin_anew(f"version{version}")
+            return
+        self.base.execute("CREATE TABLE IF NOT EXISTS features (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+        if not version:
+            self.base.execute(f"PRAGMA user_version = {VERSION}")
+        self.base.commit()
+
+    def get(self, keys):
+        """Keys (list of str) to {key: (width,) float32} of those that are there."""
+        found = {}
+        for start in range(0, len(keys), 500):
+            part = list(dict.fromkeys(keys[start : start + 500]))
+            try:
+                rows = self.base.execute(f"SELECT key, value FROM features WHERE key IN ({','.join('?' * len(part))})", part).fetchall()
+            except sqlite3.OperationalError as error:
+                raise self._unwritable(error) from error
+            except sqlite3.DatabaseError:
+                self._begin_anew("damaged")
+                return {}
+            found |= {key: np.frombuffer(value, dtype=np.float32) for key, value in rows if len(value) == 4 * self.width}
+        return found
+
+    def put(self, rows):
+        """Keep {key: (width,) float32}, all of them or none."""
+        try:
+            with self.base:
+                values = [(key, np.ascontiguousarray(value, dtype=np.float32).tobytes()) for key, value in rows.items()]
+                self.base.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
+        except sqlite3.OperationalError as error:
+            raise self._unwritable(error) from error
+        except sqlite3.DatabaseError:
+            self._begin_anew("damaged")
+
+    def close(self):
+        self.base.close()
