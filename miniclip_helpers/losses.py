@@ -11,6 +11,8 @@ import torch.nn.functional as F
 
 from .errors import UsageError, unknown
 
+CHUNK = 512  # rows of logits at a time: 64 MB a block at a batch of 32,768 in float32; measured no slower than larger blocks
+
 
 def _check(image_embeddings, text_embeddings):
     if image_embeddings.ndim != 2 or image_embeddings.shape != text_embeddings.shape:
@@ -19,6 +21,11 @@ def _check(image_embeddings, text_embeddings):
             f"{tuple(image_embeddings.shape)} and {tuple(text_embeddings.shape)}; give one caption per image")
     if len(image_embeddings) == 0:
         raise UsageError("expected at least one pair, found an empty batch")
+
+
+def _check_groups(image_embeddings, groups):
+    if groups.shape != image_embeddings.shape[:1]:
+        raise UsageError(f"expected one group per pair, ({len(image_embeddings)},), found {tuple(groups.shape)}")
 
 
 def similarity_logits(image_embeddings, text_embeddings, logit_scale):
@@ -45,12 +52,36 @@ def multi_positive_loss(image_embeddings, text_embeddings, logit_scale, groups):
     other. With B different groups this is `clip_loss`. Source: SupCon, Khosla et al. 2020; UniCL, Yang et al. 2022.
     """
     _check(image_embeddings, text_embeddings)
-    if groups.shape != image_embeddings.shape[:1]:
-        raise UsageError(f"expected one group per pair, ({len(image_embeddings)},), found {tuple(groups.shape)}")
+    _check_groups(image_embeddings, groups)
     logits = similarity_logits(image_embeddings, text_embeddings, logit_scale)  # (B, B)
     same = (groups[:, None] == groups[None, :]).to(logits.dtype)
     target = same / same.sum(1, keepdim=True)  # symmetric, so it serves both directions
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def supervised_loss(embeddings, logit_scale, groups):
+    """Rows of one kind among themselves: each picks those of its own group among all the others; who is alone in a group asks nothing.
+
+    embeddings: (B, D), unit rows. groups: (B,) integers. Returns a scalar >= 0, the mean over who asks; 0 where nobody does.
+    Source: SupCon, Khosla et al. 2020, its "out" form.
+    """
+    _check_groups(embeddings, groups)
+    itself = torch.eye(len(groups), dtype=torch.bool, device=groups.device)
+    same = (groups[:, None] == groups[None, :]) & ~itself
+    asks = same.any(1)
+    if not asks.any():
+        return embeddings.sum() * 0  # a gradient of zero, where there must be one
+    logits = similarity_logits(embeddings, embeddings, logit_scale).masked_fill(itself, -1e4)  # (B, B)
+    target = same / same.sum(1, keepdim=True).clamp_min(1)
+    return F.cross_entropy(logits[asks], target[asks].to(logits.dtype))
+
+
+def multi_view_loss(image_embeddings, text_embeddings, logit_scale, groups, weight=0.5):
+    """`multi_positive_loss`, and `weight` times the `supervised_loss` of the images: several pictures of one thing also find each other.
+
+    Wants batches in which things come several times (`PairBatches(..., together=True)`); where none does it is `clip_loss`.
+    """
+    return multi_positive_loss(image_embeddings, text_embeddings, logit_scale, groups) + weight * supervised_loss(image_embeddings, logit_scale, groups)
 
 
 def siglip_loss(image_embeddings, text_embeddings, logit_scale, logit_bias):
@@ -98,23 +129,31 @@ def clip_loss_local(image_local, text_local, image_all, text_all, logit_scale, r
     return (F.cross_entropy(by_image, target) + F.cross_entropy(by_text, target)) / 2
 
 
-def _pull(image, text, scale, row_lse, column_lse, first):
-    """(b, N): softmax of each row plus softmax of each column, minus 2 at the right pairs: what every logit of a block adds to the gradient.
+def _group_means(rows, groups):
+    """(B, D): the mean row of each row's group; groups (B,)."""
+    _, number, count = torch.unique(groups, return_inverse=True, return_counts=True)
+    sums = rows.new_zeros(len(count), rows.shape[1]).index_add_(0, number, rows)
+    return (sums / count[:, None])[number]
 
-    The block's rows are number `first` and on. It holds two blocks at once, not more: whence the work in place.
+
+def _pull(image, text, scale, row_lse, column_lse):
+    """(b, N): softmax of each row plus softmax of each column: what every logit of a block adds to the gradient, right pairs aside.
+
+    It holds two blocks at once, not more: whence the work in place.
     """
     weight = (scale * image) @ text.T
     by_column = (weight - column_lse).exp_()
-    weight.sub_(row_lse[:, None]).exp_().add_(by_column)
-    weight.diagonal(first).sub_(2)
-    return weight
+    return weight.sub_(row_lse[:, None]).exp_().add_(by_column)
 
 
 class _ChunkedClipLoss(torch.autograd.Function):
-    """Forward and backward in blocks of rows: never more than two blocks of chunk x B logits in memory."""
+    """Forward and backward in blocks of rows: never more than two blocks of chunk x B logits in memory.
+
+    right_text: (B, D), for each image the mean of its right texts; right_image: for each text the mean of its right images.
+    """
 
     @staticmethod
-    def forward(ctx, image, text, scale, chunk):
+    def forward(ctx, image, text, scale, right_text, right_image, chunk):
         batch = len(image)
         row_lse = image.new_empty(batch)
         column_lse = image.new_full((batch,), -torch.inf)
@@ -123,46 +162,84 @@ class _ChunkedClipLoss(torch.autograd.Function):
             row_lse[start : start + chunk] = logits.logsumexp(1)
             column_lse = torch.logaddexp(column_lse, logits.logsumexp(0))
             del logits  # or it would still be there while the next is made
-        right = scale * (image * text).sum(1)
-        ctx.save_for_backward(image, text, scale, row_lse, column_lse)
+        right = scale * (image * right_text).sum(1)
+        ctx.save_for_backward(image, text, scale, right_text, right_image, row_lse, column_lse)
         ctx.chunk = chunk
         return (row_lse + column_lse - 2 * right).mean() / 2
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        image, text, scale, row_lse, column_lse = ctx.saved_tensors
-        grad_image, grad_text = torch.zeros_like(image), torch.zeros_like(text)
+        image, text, scale, right_text, right_image, row_lse, column_lse = ctx.saved_tensors
+        grad_image, grad_text = torch.empty_like(image), -2 * right_image
         for start in range(0, len(image), ctx.chunk):
             rows = slice(start, start + ctx.chunk)
-            weight = _pull(image[rows], text, scale, row_lse[rows], column_lse, start)
-            grad_image[rows] = weight @ text
-            grad_text += weight.T @ image[rows]
+            weight = _pull(image[rows], text, scale, row_lse[rows], column_lse)
+            torch.addmm(right_text[rows], weight, text, beta=-2, out=grad_image[rows])
+            grad_text.addmm_(weight.T, image[rows])
             del weight
         factor = grad / (2 * len(image))
-        grad_scale = (grad_image * image).sum()  # the sum of weight x cosine, without the cosines
-        return factor * scale * grad_image, factor * scale * grad_text, factor * grad_scale, None
+        grad_scale = factor * (grad_image * image).sum()  # the sum of weight x cosine, without the cosines
+        return grad_image.mul_(factor * scale), grad_text.mul_(factor * scale), grad_scale, None, None, None
 
 
-def chunked_clip_loss(image_embeddings, text_embeddings, logit_scale, chunk_size=1024):
-    """`clip_loss`, the same value and gradients, with memory that grows with chunk_size x B instead of B x B.
+def _without_autocast(device):
+    known = torch.amp.is_autocast_available(device.type)  # tensors without content ("meta"), which only count, know none
+    return torch.autocast(device.type, enabled=False) if known else contextlib.nullcontext()
 
-    Computed in float32 at least, under autocast too: in bfloat16 a logit of 100 is only known to 0.25. Differentiable once.
-    """
+
+def _full(image_embeddings, text_embeddings, chunk_size, *numbers):
+    """Checked, and in float32 at least: (image, text, *numbers), and the chunk."""
     _check(image_embeddings, text_embeddings)
     if int(chunk_size) < 1:
         raise UsageError(f"expected a chunk_size of at least 1 row, found {chunk_size}")
     dtype, device = torch.promote_types(image_embeddings.dtype, torch.float32), image_embeddings.device
-    scale = torch.as_tensor(logit_scale, dtype=dtype, device=device)
-    known = torch.amp.is_autocast_available(device.type)  # tensors without content ("meta"), which only count, know none
-    with torch.autocast(device.type, enabled=False) if known else contextlib.nullcontext():
-        return _ChunkedClipLoss.apply(image_embeddings.to(dtype), text_embeddings.to(dtype), scale, int(chunk_size))
+    return (image_embeddings.to(dtype), text_embeddings.to(dtype), *(torch.as_tensor(number, dtype=dtype, device=device) for number in numbers)), int(chunk_size)
+
+
+def chunked_clip_loss(image_embeddings, text_embeddings, logit_scale, chunk_size=CHUNK):
+    """`clip_loss`, the same value and gradients, with memory that grows with chunk_size x B instead of B x B.
+
+    Computed in float32 at least, under autocast too: in bfloat16 a logit of 100 is only known to 0.25. Differentiable once.
+    """
+    (image, text, scale), chunk = _full(image_embeddings, text_embeddings, chunk_size, logit_scale)
+    with _without_autocast(image.device):
+        return _ChunkedClipLoss.apply(image, text, scale, text.detach(), image.detach(), chunk)
+
+
+def chunked_multi_positive_loss(image_embeddings, text_embeddings, logit_scale, groups, chunk_size=CHUNK):
+    """`multi_positive_loss` with the memory of `chunked_clip_loss`: a sum over the positives of a row is a product with their mean."""
+    (image, text, scale), chunk = _full(image_embeddings, text_embeddings, chunk_size, logit_scale)
+    _check_groups(image, groups)
+    with _without_autocast(image.device):
+        right = [_group_means(rows.detach(), groups) for rows in (text, image)]
+        return _ChunkedClipLoss.apply(image, text, scale, *right, chunk)
+
+
+def chunked_siglip_loss(image_embeddings, text_embeddings, logit_scale, logit_bias, chunk_size=CHUNK):
+    """`siglip_loss` in blocks of rows, each made anew on the way back: memory grows with chunk_size x B. In float32 at least."""
+    from torch.utils.checkpoint import checkpoint
+
+    (image, text, scale, bias), chunk = _full(image_embeddings, text_embeddings, chunk_size, logit_scale, logit_bias)
+
+    def block(rows, first):
+        logits = bias + similarity_logits(rows, text, scale)
+        signed = -logits
+        signed.diagonal(first).neg_()
+        return -F.logsigmoid(signed).sum()
+
+    with _without_autocast(image.device):
+        parts = [checkpoint(block, image[start : start + chunk], start, use_reentrant=False, preserve_rng_state=False) for start in range(0, len(image), chunk)]
+        return torch.stack(parts).sum() / len(image)
 
 
 LOSSES = {
     "clip": clip_loss,
     "chunked-clip": chunked_clip_loss,
+    "chunked-multi-positive": chunked_multi_positive_loss,
+    "chunked-siglip": chunked_siglip_loss,
     "multi-positive": multi_positive_loss,
+    "multi-view": multi_view_loss,
     "siglip": siglip_loss,
     "margin": margin_loss,
 }

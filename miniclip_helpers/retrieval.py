@@ -8,26 +8,38 @@ from . import embedding, metrics
 from .errors import DataError, UsageError
 
 KS = (1, 5, 10)
+WHOLE = 2**25  # numbers of a similarity that may be held at once, 128 MB: all of Flickr8k's test, six times
 WHICH = ("all", "right at 1", "rank > 10", "worst")
+
+
+def _embeddings(model, dataset):
+    """(N, D) and (M, D), unit rows, of every picture and every caption."""
+    without = [name for name, row in zip(dataset.names, dataset.captions) if not row]
+    if without:
+        raise DataError(f"{len(without)} of {len(dataset)} pictures of {dataset.name} have no caption; evaluation needs one each", without)
+    return embedding.image_embeddings(model, dataset), embedding.text_embeddings(model, dataset.all_captions)
 
 
 def similarity(model, dataset):
     """Cosines (n_images, n_captions) of every picture with every caption of the dataset."""
-    without = [name for name, row in zip(dataset.names, dataset.captions) if not row]
-    if without:
-        raise DataError(f"{len(without)} of {len(dataset)} pictures of {dataset.name} have no caption; evaluation needs one each", without)
-    images = embedding.image_embeddings(model, dataset)
-    texts = embedding.text_embeddings(model, dataset.all_captions)
+    images, texts = _embeddings(model, dataset)
     return (images @ texts.T).numpy()
 
 
+def cosines(model, dataset):
+    """`similarity` where it is small, else `metrics.Cosines`, which serve in its place and are never whole in memory."""
+    images, texts = _embeddings(model, dataset)
+    return (images @ texts.T).numpy() if len(images) * len(texts) <= WHOLE else metrics.Cosines(images.numpy(), texts.numpy())
+
+
 def report(matrix, owner, ks=KS, seed=0):
-    """Metrics, 95 % intervals (bootstrap over images) and chance of a similarity matrix (n_images, n_captions)."""
-    keep = [f"R@{k}" for k in ks] + ["MRR", "MedR"]
-    found = metrics.retrieval_metrics(matrix, owner, ks)
-    return {"n_images": int(matrix.shape[0]), "n_captions": int(matrix.shape[1])} | {
-        direction: {key: found[direction][key] for key in keep} for direction in metrics.DIRECTIONS
-    } | {"interval95": metrics.retrieval_intervals(matrix, owner, ks, seed=seed), "chance": metrics.chance(len(matrix), owner, ks)}
+    """Metrics, 95 % intervals (bootstrap over images) and chance of a similarity (n_images, n_captions), a matrix or `metrics.Cosines`."""
+    images, captions = np.shape(matrix)
+    keep, found = [f"R@{k}" for k in ks] + ["MRR", "MedR"], metrics.ranks(matrix, owner)
+    points = {direction: metrics.summarise(rank, ks) for direction, rank in found.items()}
+    return {"n_images": int(images), "n_captions": int(captions)} | {
+        direction: {key: points[direction][key] for key in keep} for direction in metrics.DIRECTIONS
+    } | {"interval95": metrics.rank_intervals(found, owner, ks, seed=seed), "chance": metrics.chance(images, owner, ks)}
 
 
 def evaluate(model, dataset, seed=0, ks=KS):
@@ -36,7 +48,7 @@ def evaluate(model, dataset, seed=0, ks=KS):
     {"n_images", "n_captions", "image_to_text": {"R@1", "R@5", "R@10", "MRR", "MedR"}, "text_to_image": {...}, "interval95":
     {direction: {"R@1": [low, high], ..., "MRR", "MedR"}}, "chance": {direction: {"R@1": ..., "MRR", "MeanR"}}}. ks: (1, 100) adds R@100.
     """
-    return report(similarity(model, dataset), np.asarray(dataset.owner), ks, seed)
+    return report(cosines(model, dataset), np.asarray(dataset.owner), ks, seed)
 
 
 def as_table(found):
@@ -60,7 +72,7 @@ def as_table(found):
 def compare(before, after, owner, k=1, seed=0):
     """Two models asked the same: {direction: {"before", "after", "gain", "interval95", "p"}} of R@K, paired, whole images drawn.
 
-    before, after: similarity (n_images, n_captions) of both, rows and columns in the same order. p: `metrics.sign_flip_test`.
+    before, after: similarity (n_images, n_captions) or `metrics.Cosines` of both, rows and columns in the same order. p: `metrics.sign_flip_test`.
     """
     if np.shape(before) != np.shape(after):
         raise UsageError(f"expected the same pictures and captions from both models, found {np.shape(before)} and {np.shape(after)}")
@@ -105,7 +117,8 @@ def answers(matrix, owner, direction, query, count=5):
     """
     if direction not in metrics.DIRECTIONS:
         raise UsageError(f"expected a direction among {', '.join(metrics.DIRECTIONS)}, found {direction!r}")
-    scores = np.asarray(matrix)[query] if direction == "image_to_text" else np.asarray(matrix)[:, query]
+    scores = metrics.as_scores(matrix)
+    scores = scores.row(query) if direction == "image_to_text" else scores.column(query)
     right = np.asarray(owner) == query if direction == "image_to_text" else np.arange(len(scores)) == np.asarray(owner)[query]
     order = np.lexsort((np.arange(len(scores)), right, -scores))[:count]
     return [Answer(int(place), float(scores[place]), bool(right[place])) for place in order]

@@ -64,6 +64,21 @@ def test_chunked_loss_and_gradients_equal_the_plain_ones(chunk):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("chunk", [1, 5, 12, 1000])
+@pytest.mark.parametrize("name", ["multi-positive", "siglip"])
+def test_the_other_losses_in_chunks(name, chunk):
+    """Value and all gradients, in float64; a group of three, one of two, and pairs that stand alone."""
+    images, texts = pairs()
+    numbers = [torch.tensor(number, dtype=torch.float64, requires_grad=True) for number in (17.0, -8.0)]
+    groups = torch.tensor([4, 4, 0, 9, 4, 1, 2, 3, 9, 5, 6, 7])
+    extra = (numbers[0], groups) if name == "multi-positive" else tuple(numbers)
+    asked = [images, texts, *(number for number in extra if number.requires_grad)]
+    plain, chunked = (losses.get_loss(full)(images, texts, *extra, *more) for full, more in ((name, ()), (f"chunked-{name}", (chunk,))))
+    torch.testing.assert_close(chunked, plain, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(torch.autograd.grad(chunked, asked), torch.autograd.grad(plain, asked)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
 def test_multi_positive_is_clip_when_all_groups_differ():
     images, texts = pairs()
     torch.testing.assert_close(losses.multi_positive_loss(images, texts, 9.0, torch.arange(12)), losses.clip_loss(images, texts, 9.0))

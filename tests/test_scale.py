@@ -48,6 +48,34 @@ def test_memory_grows_with_the_batch_and_not_with_its_square():
     assert most["plain", 1024] > 4 * 1024**2 * 4 and most["chunked", 1024] < 5 * 32 * 1024 * 4
 
 
+@pytest.mark.parametrize("loss, limit", [(losses.chunked_clip_loss, 0.45e9), (functools.partial(losses.chunked_siglip_loss, logit_bias=-10.0), 0.6e9)])
+def test_a_batch_of_32768_fits_where_the_plain_loss_does_not(loss, limit):
+    """d 512, float32, forward and backward, with the embeddings and their gradients, 268 MB: counted at the full size, through tensors without content."""
+    assert loss_bytes(loss, 32768) < limit < 1e9 < 17e9 < loss_bytes(losses.clip_loss, 32768)
+
+
+def test_the_other_chunked_losses_hold_less_too():
+    groups = torch.arange(1024) // 2
+    ways = {"multi-positive": ((9.0, groups), losses.multi_positive_loss, losses.chunked_multi_positive_loss),
+            "siglip": ((9.0, -10.0), losses.siglip_loss, losses.chunked_siglip_loss)}
+    for extra, plain, chunked in ways.values():
+        images, texts = pairs(1024, 8, dtype=torch.float32)
+        held = [peak_bytes(lambda: loss(images, texts, *extra).backward())[1] for loss in (plain, functools.partial(chunked, chunk_size=32))]  # noqa: B023
+        assert held[0] > 4 * 1024**2 * 4 and held[1] < 8 * 32 * 1024 * 4
+
+
+@pytest.mark.parametrize("loss", [lambda i, t: losses.chunked_multi_positive_loss(i, t, 100.0, torch.arange(200) // 2, 33),
+                                  lambda i, t: losses.chunked_siglip_loss(i, t, 100.0, -10.0, 33)])
+def test_the_other_chunked_losses_are_float32_under_autocast(loss):
+    images, texts = pairs(200, 32, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss(images, texts)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, loss(images.float(), texts.float()))
+    found.backward()
+    assert images.grad.dtype == torch.bfloat16 and torch.isfinite(images.grad).all()
+
+
 def test_more_of_it_in_larger_chunks():
     images, texts = pairs(1024, 8, dtype=torch.float32)
     small, large = (peak_bytes(lambda: losses.chunked_clip_loss(images, texts, 9.0, chunk).backward())[1] for chunk in (16, 256))  # noqa: B023

@@ -74,7 +74,7 @@ def test_a_model_will_do_instead_of_a_matrix(dataset, matrix, monkeypatch):
         def encode_text(self, texts):
             raise AssertionError("the cached similarity is used")
 
-    monkeypatch.setattr(widgets.explorer.retrieval, "similarity", lambda model, data: matrix)
+    monkeypatch.setattr(widgets.explorer.retrieval, "cosines", lambda model, data: matrix)
     assert widgets.retrieval_explorer(Model(), dataset).picture.png == widgets.retrieval_explorer(matrix, dataset).picture.png
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from miniclip_helpers import widgets
 from miniclip_helpers.errors import UsageError
-from miniclip_helpers.index import build_index
+from miniclip_helpers.index import build_index, recall
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,19 @@ def test_the_rows_against_a_count_by_hand(setting):
 def test_missed_by_hand():
     assert widgets.missed(["c", "a", "x"], ["a", "b", "c"]) == [False, True, False]
     assert widgets.missed([], ["a"]) == [True]
+
+
+def test_what_ties_with_the_last_answer_is_not_missed():
+    """Three things at the same distance, two asked for: whichever of them is found, nothing is missed, as `index.recall` counts."""
+    rows = np.eye(4, dtype=np.float32)[[0, 1, 1, 1, 3]]
+    exact, query = build_index(rows, ["near", "b", "c", "d", "far"], "flat"), np.array([0.8, 0.6, 0, 0], np.float32)
+    right = exact.search(query[None], 2)[1][0]
+    other = next(name for name in "bcd" if name not in right)
+    for found in (["near", other], ["near", "far"], [other, "far"]):
+        gone = widgets.missed(found, right, exact, query)
+        assert gone == ["near" not in found, other not in found]
+        assert 1 - np.mean(gone) == recall([found], exact, query[None], 2)
+    assert widgets.missed(["near", other], right) == [False, True]
 
 
 def test_the_slider_moves_the_point_and_the_words(setting):

@@ -3,15 +3,17 @@
 import numpy as np
 
 from ..errors import UsageError
-from .intervals import drawn_counts, means, percentiles
+from .intervals import NUMBERS, drawn, means, percentiles
 
-BLOCK = 1000  # permutations at a time: bounds the memory
+BLOCK = 1000  # permutations at a time at most: bounds the memory
 
 
 def _paired(before, after):
     before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if before.shape != after.shape or before.ndim != 1 or not len(before):
         raise UsageError(f"expected one score per query from both models, found {before.shape} and {after.shape}")
+    if not np.isfinite(before).all() or not np.isfinite(after).all():
+        raise UsageError("the scores hold NaN or infinity: no test can tell which model is better")
     return before, after
 
 
@@ -22,8 +24,8 @@ def paired_interval(before, after, groups=None, level=0.95, draws=2000, seed=0):
     for both models, so that easy and hard images cancel. Source: Efron and Tibshirani 1993.
     """
     before, after = _paired(before, after)
-    counts, group = drawn_counts(groups, len(before), draws, seed)
-    return float((after - before).mean()), *percentiles(means(after - before, counts, group), level)
+    gains, = drawn([lambda counts, group: means(after - before, counts, group)], groups, len(before), draws, seed)
+    return float((after - before).mean()), *percentiles(gains, level)
 
 
 def sign_flip_test(before, after, groups=None, draws=10_000, seed=0):
@@ -38,8 +40,9 @@ def sign_flip_test(before, after, groups=None, draws=10_000, seed=0):
     gained = np.bincount(group, after - before)
     gained = gained[gained != 0]  # an image without a difference adds nothing, whatever its sign
     random, found, extreme = np.random.default_rng(seed), abs(gained.sum()) - 1e-9, 1
-    for start in range(0, draws, BLOCK):
-        signs = random.integers(0, 2, (min(BLOCK, draws - start), len(gained))) * 2 - 1
+    block = max(1, min(BLOCK, NUMBERS // max(1, len(gained))))
+    for start in range(0, draws, block):
+        signs = random.integers(0, 2, (min(block, draws - start), len(gained))) * 2 - 1
         extreme += int((np.abs(signs @ gained) >= found).sum())
     return extreme / (draws + 1)
 

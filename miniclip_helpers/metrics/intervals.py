@@ -6,46 +6,46 @@ from ..errors import UsageError
 from .ranking import ranks
 
 STATISTICS = ("MRR", "MedR", "MeanR")
-BLOCK = 250  # draws at a time where each needs a row of its own: bounds the memory
+NUMBERS = 2**22  # of a block of draws, each with a row of its own: bounds the memory
 
 
-def drawn_counts(groups, size, draws, seed):
-    """How often each group stands in each draw: counts (draws, G), and the group of each query (Q,). Groups are drawn whole."""
+def drawn_counts(many, size, draws, seed):
+    """Yield blocks of draws: how often each of `many` groups stands in each of them, (b, many). Groups are drawn whole; size: of the longest row that a draw needs."""
+    random, block = np.random.default_rng(seed), max(1, NUMBERS // max(many, size))
+    for start in range(0, draws, block):
+        yield random.multinomial(many, np.full(many, 1 / many), size=min(block, draws - start))
+
+
+def drawn(statistics, groups, size, draws, seed):
+    """Each statistic, a function of (counts (b, G), group (Q,)) that gives (b,), in each draw: list of (draws,)."""
     _, group = np.unique(np.arange(size) if groups is None else np.asarray(groups), return_inverse=True)
-    many = group.max() + 1
-    return np.random.default_rng(seed).multinomial(many, np.full(many, 1 / many), size=draws), group
+    found = [[of(counts, group) for of in statistics] for counts in drawn_counts(group.max() + 1, size, draws, seed)]
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 def means(values, counts, group):
-    """The mean of values (Q,) in each draw: (draws,)."""
+    """The mean of values (Q,) in each draw: (b,)."""
     return (counts @ np.bincount(group, values)) / (counts @ np.bincount(group))
 
 
 def _medians(rank, counts, group):
-    """The median rank in each draw: (draws,). The ranks are sorted once; a draw says how often each counts."""
+    """The median rank in each draw: (b,). The ranks are sorted; a draw says how often each counts."""
     order = np.argsort(rank, kind="stable")
-    sorted_rank, sorted_group, found = rank[order], group[order], np.empty(len(counts))
-    for start in range(0, len(counts), BLOCK):
-        until = counts[start : start + BLOCK][:, sorted_group].cumsum(1)  # (block, Q): how many ranks lie at or before each
-        for row, total in enumerate(until[:, -1]):
-            middle = np.searchsorted(until[row], [(total - 1) // 2, total // 2], side="right")
-            found[start + row] = sorted_rank[middle].mean()
-    return found
+    until = counts[:, group[order]].cumsum(1)  # (b, Q): how many ranks lie at or before each
+    middle = [np.searchsorted(row, [(row[-1] - 1) // 2, row[-1] // 2], side="right") for row in until]
+    return np.asarray(rank)[order][np.array(middle)].mean(1)
 
 
-def _drawn(rank, statistic, counts, group):
-    """The statistic in each draw: (draws,)."""
+def _statistic(rank, statistic):
+    """A function of (counts (b, G), group (Q,)) that gives the statistic of each draw: (b,)."""
     if statistic == "MedR":
-        return _medians(rank, counts, group)
-    if statistic == "MRR":
-        return means(1 / rank, counts, group)
-    if statistic == "MeanR":
-        return means(rank.astype(float), counts, group)
+        return lambda counts, group: _medians(rank, counts, group)
     if callable(statistic):
-        return np.array([float(statistic(np.repeat(rank, row[group]))) for row in counts])
-    if isinstance(statistic, str):
+        return lambda counts, group: np.array([float(statistic(np.repeat(rank, row[group]))) for row in counts])
+    if isinstance(statistic, str) and statistic not in STATISTICS:
         raise UsageError(f"expected a statistic among {', '.join(STATISTICS)}, a whole number K for R@K, or a function of ranks, found {statistic!r}")
-    return means((rank <= (1 if statistic is None else int(statistic))).astype(float), counts, group)
+    values = {"MRR": lambda: 1 / rank, "MeanR": lambda: rank.astype(float)}.get(statistic, lambda: (rank <= (1 if statistic is None else int(statistic))).astype(float))()
+    return lambda counts, group: means(values, counts, group)
 
 
 def percentiles(values, level):
@@ -63,17 +63,24 @@ def bootstrap_interval(rank, statistic=None, groups=None, level=0.95, draws=2000
     rank = np.asarray(rank)
     if rank.ndim != 1 or not len(rank) or (groups is not None and len(groups) != len(rank)):
         raise UsageError(f"expected at least one rank (Q,) and as many groups, found {rank.shape} and {None if groups is None else len(groups)}")
-    counts, group = drawn_counts(groups, len(rank), draws, seed)
-    return percentiles(_drawn(rank, statistic, counts, group), level)
+    return percentiles(drawn([_statistic(rank, statistic)], groups, len(rank), draws, seed)[0], level)
+
+
+def rank_intervals(found, owner, ks=(1, 5, 10), level=0.95, draws=2000, seed=0):
+    """95 % intervals of what `ranks` found, images drawn: {"image_to_text": {"R@1": [low, high], ..., "MRR": ..., "MedR": ...}, ...}.
+
+    found: {direction: ranks}. owner: (n_captions,) the image of each caption.
+    """
+    statistics, intervals = {f"R@{k}": k for k in ks} | {"MRR": "MRR", "MedR": "MedR"}, {}
+    for direction, rank in found.items():
+        values = drawn([_statistic(rank, kind) for kind in statistics.values()], None if direction == "image_to_text" else owner, len(rank), draws, seed)
+        intervals[direction] = {key: list(percentiles(drawn_, level)) for key, drawn_ in zip(statistics, values, strict=True)}
+    return intervals
 
 
 def retrieval_intervals(similarity, owner, ks=(1, 5, 10), level=0.95, draws=2000, seed=0):
-    """95 % intervals in both directions, images drawn: {"image_to_text": {"R@1": [low, high], ..., "MRR": ..., "MedR": ...}, ...}."""
-    found, statistics = {}, {f"R@{k}": k for k in ks} | {"MRR": "MRR", "MedR": "MedR"}
-    for direction, rank in ranks(similarity, owner).items():
-        counts, group = drawn_counts(None if direction == "image_to_text" else owner, len(rank), draws, seed)
-        found[direction] = {key: list(percentiles(_drawn(rank, statistic, counts, group), level)) for key, statistic in statistics.items()}
-    return found
+    """`rank_intervals` of a similarity (n_images, n_captions) or `Cosines`."""
+    return rank_intervals(ranks(similarity, owner), owner, ks, level, draws, seed)
 
 
 def proportion_interval(hits, n, level=0.95):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import UsageError
+from .blocks import as_scores, blocks_of, finite
 
 
 def modality_gap(image_embeddings, text_embeddings):
@@ -13,19 +14,21 @@ def modality_gap(image_embeddings, text_embeddings):
 def k_occurrence(similarity, k=10):
     """How many queries have each candidate among their K best: (C,) integers that add up to K times Q.
 
-    similarity: (Q, C), rows are queries. For text to image hand in the transposed matrix of `retrieval.similarity`.
+    similarity: (Q, C) or `Cosines`, rows are queries. For text to image hand in the transposed matrix of `retrieval.similarity`.
     """
-    similarity = np.asarray(similarity)
-    if similarity.ndim != 2 or not 1 <= k <= similarity.shape[1]:
-        raise UsageError(f"expected similarity (Q, C) and 1 <= k <= C, found {similarity.shape} and k {k}")
-    best = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-    return np.bincount(best.ravel(), minlength=similarity.shape[1])
+    shape = np.shape(similarity)
+    if len(shape) != 2 or not 1 <= k <= shape[1]:
+        raise UsageError(f"expected similarity (Q, C) and 1 <= k <= C, found {shape} and k {k}")
+    times = np.zeros(shape[1], dtype=np.int64)
+    for _, rows in blocks_of(finite(as_scores(similarity))):
+        times += np.bincount(np.argpartition(-rows, k - 1, axis=1)[:, :k].ravel(), minlength=shape[1])
+    return times
 
 
 def hubness(similarity, k=10):
     """How unequally candidates are found: {"skewness", "anti_hubs", "largest", "fair"}.
 
-    similarity: (Q, C), rows are queries. skewness: of the K-occurrences, 0 where all are found alike, above 1 is strong. anti_hubs: the
+    similarity: (Q, C) or `Cosines`, rows are queries. skewness: of the K-occurrences, 0 where all are found alike, above 1 is strong. anti_hubs: the
     share of candidates in nobody's K best. largest: the share of all queries that have the biggest hub among their K best. fair: K / C,
     that share if all were found alike. Source: Radovanović et al. 2010.
     """
@@ -33,13 +36,7 @@ def hubness(similarity, k=10):
 
     times = k_occurrence(similarity, k)
     lopsided = float(skew(times)) if times.std() > 0 else 0.0
-    return {"skewness": lopsided, "anti_hubs": float((times == 0).mean()), "largest": float(times.max() / len(similarity)), "fair": k / len(times)}
-
-
-def _log_sum(scores):
-    """log of the summed exponentials over rows: (C,)."""
-    top = scores.max(0)
-    return top + np.log(np.exp(scores - top).sum(0))
+    return {"skewness": lopsided, "anti_hubs": float((times == 0).mean()), "largest": float(times.max() / np.shape(similarity)[0]), "fair": k / len(times)}
 
 
 def inverted_softmax(similarity, bank, scale):
@@ -48,10 +45,12 @@ def inverted_softmax(similarity, bank, scale):
     similarity: (Q, C) cosines, rows are queries. bank: (B, C) cosines of *other* queries, of the training captions say, with the same
     candidates; never of the test's own queries, of which a user has one. scale: the logit scale. Source: Smith et al. 2017.
     """
+    from scipy.special import logsumexp
+
     similarity, bank = np.asarray(similarity, dtype=float), np.asarray(bank, dtype=float)
     if similarity.ndim != 2 or bank.ndim != 2 or bank.shape[1] != similarity.shape[1] or not len(bank):
         raise UsageError(f"expected similarity (Q, C) and a bank (B, C) over the same candidates, found {similarity.shape} and {bank.shape}")
-    return scale * similarity - _log_sum(scale * bank)
+    return scale * similarity - logsumexp(scale * bank, axis=0)
 
 
 def querybank_normalised(similarity, bank, scale):

@@ -64,14 +64,23 @@ def counting(seed=0, size=20):
     return assemble("counting", "how many are there, two to six?", rows, groups, control, "More copies also fill more of the picture, which helps whoever cannot count.")
 
 
+def _either(random, one, other):
+    """One of two phrasings, functions of two nouns, by the toss of a coin: what stands first must tell nothing."""
+    return one if random.random() < 0.5 else other
+
+
 def _pair_probe(name, question, asked, control_question, size, seed, draw, says=""):
-    """A probe on pairs of things. draw(random, first, second, third): (picture, true caption, the same words the other way round, a caption with a third thing)."""
+    """A probe on pairs of things. draw(random, first, second, third): (picture, true caption, the same words the other way round, the control's wrong caption).
+
+    The control's right caption is the true one, unless draw gives (right, wrong) for the control.
+    """
     random, rows, swapped, groups = np.random.default_rng(seed), [], [], []
     for one, other, third in pairs(random, size):
         for first, second in ((one, other), (other, one)):
-            picture, true, turned, foreign = draw(random, first, second, third)
+            picture, true, turned, control = draw(random, first, second, third)
+            right, wrong = control if isinstance(control, tuple) else (true, control)
             rows.append((picture, shuffled(random, true, [turned])))
-            swapped.append((picture, shuffled(random, true, [foreign])))
+            swapped.append((picture, shuffled(random, right, [wrong])))
             groups.append(f"{one} and {other}")
     return assemble(name, question, rows, groups, assemble(asked, control_question, swapped, groups), says)
 
@@ -88,10 +97,7 @@ def position(seed=0, size=60):
 
     def draw(random, first, second, third):
         picture, _ = side_by_side(cut_out(first), cut_out(second))
-        if random.random() < 0.5:
-            say = lambda left, right: f"{a(left)} to the left of {a(right)}"  # noqa: E731
-        else:
-            say = lambda left, right: f"{a(right)} to the right of {a(left)}"  # noqa: E731
+        say = _either(random, lambda left, right: f"{a(left)} to the left of {a(right)}", lambda left, right: f"{a(right)} to the right of {a(left)}")
         return picture, say(first, second), say(second, first), say(first, third)
 
     return _pair_probe("position", "which of two things stands to the left?", "which pair", "the same pictures: which second thing?", size, seed, draw)
@@ -104,10 +110,7 @@ def depth(seed=0, size=60):
         picture, left = landscape(), bool(random.random() < 0.5)
         place(picture, cut_out(second), (150, 72, 206, 114) if left else (18, 72, 74, 114))
         place(picture, cut_out(first), (8, 96, 134, 216) if left else (90, 96, 216, 216))
-        if random.random() < 0.5:
-            say = lambda near, far: f"{a(near)} close by and {a(far)} far away"  # noqa: E731
-        else:
-            say = lambda near, far: f"{a(far)} far away and {a(near)} close by"  # noqa: E731
+        say = _either(random, lambda near, far: f"{a(near)} close by and {a(far)} far away", lambda near, far: f"{a(far)} far away and {a(near)} close by")
         return picture, say(first, second), say(second, first), say(first, third)
 
     return _pair_probe("near and far", "which of two things is near, which far away?", "which far thing", "the same pictures: which thing is far away?", size, seed, draw)
@@ -127,17 +130,11 @@ def colour_binding(seed=0, size=60):
 
 def negation(seed=0, size=60):
     """A picture of one thing: "an otter, but no mug" or "a mug, but no otter"? The same words; half of the captions begin with the "no"."""
-    random, rows, plain, groups = np.random.default_rng(seed), [], [], []
-    for one, other, _ in pairs(random, size):
-        for there, absent in ((one, other), (other, one)):
-            picture = paper()
-            place(picture, cut_out(there), (24, 24, SIZE - 24, SIZE - 24))
-            if random.random() < 0.5:
-                say = lambda yes, no: f"a photo with {a(yes)}, but no {no}"  # noqa: E731
-            else:
-                say = lambda yes, no: f"a photo with no {no}, but {a(yes)}"  # noqa: E731
-            rows.append((picture, shuffled(random, say(there, absent), [say(absent, there)])))
-            plain.append((picture, shuffled(random, f"a photo with {a(there)}", [f"a photo with {a(absent)}"])))
-            groups.append(f"{one} and {other}")
-    control = assemble("without a no", "the same pictures, without negation", plain, groups)
-    return assemble("negation", "which thing is there, which is not?", rows, groups, control)
+
+    def draw(random, there, absent, third):
+        picture = paper()
+        place(picture, cut_out(there), (24, 24, SIZE - 24, SIZE - 24))
+        say = _either(random, lambda yes, no: f"a photo with {a(yes)}, but no {no}", lambda yes, no: f"a photo with no {no}, but {a(yes)}")
+        return picture, say(there, absent), say(absent, there), (f"a photo with {a(there)}", f"a photo with {a(absent)}")
+
+    return _pair_probe("negation", "which thing is there, which is not?", "without a no", "the same pictures, without negation", size, seed, draw)

@@ -12,6 +12,7 @@ from ..datasets import load_dataset
 from ..errors import UsageError
 from ..losses import clip_loss
 from ..model import TwoTowers
+from ..model.heads import root
 from .heads import canonical_maps, pair_statistics
 
 AXES = 256  # directions kept of the picture features
@@ -42,7 +43,7 @@ def emoji_pairs(model, hands=("noto", "twemoji"), every=1):
     names = [said[0] for said in drawn[hands[0]].captions]
     features = {hand: embedding.image_features(model.image_tower, part) for hand, part in drawn.items()}
     said = embedding.text_features(model.text_tower, names)
-    rooted = {hand: F.normalize(part.sign() * part.abs().sqrt(), dim=-1) for hand, part in features.items()}  # tames the few loud channels
+    rooted = {hand: F.normalize(root(part), dim=-1) for hand, part in features.items()}
     centre = rooted[hands[0]].mean(0)
     axes = torch.linalg.svd(rooted[hands[0]][::2] - centre, full_matrices=False)[2][:AXES].T
     return Pairs(names, features, said, {hand: (part - centre) @ axes for hand, part in rooted.items()}, F.normalize(said, dim=-1))

@@ -62,11 +62,11 @@ def _pictures_found(dataset, caption, answers, rank, line):
 def retrieval_explorer(model_or_matrix, dataset, direction="text_to_image", which="worst"):
     """Step through the queries of an evaluation: choose the direction and a kind of outcome, see the best five answers, the right ones marked.
 
-    model_or_matrix: a model, or its similarity (n_images, n_captions) as `retrieval.similarity` gives it. which: one of `retrieval.WHICH`.
+    model_or_matrix: a model, or its similarity (n_images, n_captions) as `retrieval.similarity` or `retrieval.cosines` gives it. which: one of `retrieval.WHICH`.
     """
     import ipywidgets
 
-    matrix = retrieval.similarity(model_or_matrix, dataset) if hasattr(model_or_matrix, "encode_text") else np.asarray(model_or_matrix)
+    matrix = metrics.as_scores(retrieval.cosines(model_or_matrix, dataset) if hasattr(model_or_matrix, "encode_text") else model_or_matrix)
     owner = np.asarray(dataset.owner)
     if matrix.shape != (len(dataset), len(owner)):
         raise UsageError(f"expected a matrix of {len(dataset)} pictures and {len(owner)} captions, found {matrix.shape}")
@@ -91,10 +91,11 @@ def retrieval_explorer(model_or_matrix, dataset, direction="text_to_image", whic
         if not len(queries):
             raise UsageError(f"no query here is {controls['which'].value!r}: choose another kind")
         query, rank = int(queries[controls["step"].value - 1]), ranks[way]
-        found, candidates = retrieval.answers(matrix, owner, way, query, SHOWN), matrix.shape[way == "image_to_text"]
+        candidates = matrix.shape[way == "image_to_text"]
+        every = retrieval.answers(matrix, owner, way, query, candidates)
+        found = every[:SHOWN]
         asked = stem(dataset.names[query]) if way == "image_to_text" else dataset.all_captions[query]
-        mine = owner == query if way == "image_to_text" else np.arange(len(matrix)) == owner[query]
-        best = (matrix[query] if way == "image_to_text" else matrix[:, query])[mine].max()
+        best = next(answer.score for answer in every if answer.right)
         sentence = f"{controls['step'].value} of {len(queries)}: {asked}: right answer at {rank[query]} of {candidates}, score {best:.2f}; first answer {found[0].score:.2f}"
         return answers_picture(dataset, way, query, found, rank[query], candidates), sentence
 

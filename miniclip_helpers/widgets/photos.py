@@ -24,14 +24,9 @@ def find_photos(index, model, asked, k=5, least=-1.0, within=""):
     Raises a `UsageError` that says what is in the way when nothing is left.
     """
     everything = len(index) if within else min(len(index), k + 1)
-    if isinstance(asked, tuple):
-        hits = search.search_image(index, model, search.picture_of(index, asked[1]), everything)
-        hits = [hit for hit in hits if hit.name != asked[1]]
-    elif isinstance(asked, str):
-        hits = search.search_text(index, model, asked, everything)
-    else:
-        hits = search.search_image(index, model, asked, everything)
-    inside = [hit for hit in hits if within.casefold() in hit.name.casefold()]
+    like = asked[1] if isinstance(asked, tuple) else None
+    hits = search.search_many(index, model, [search.picture_of(index, like) if like else asked], everything)[0]
+    inside = [hit for hit in hits if hit.name != like and within.casefold() in hit.name.casefold()]
     if not inside:
         raise UsageError(f"no photo's name holds {within!r}; empty the field to search all {len(index)}")
     good = [hit for hit in inside if hit.score >= least][:k]

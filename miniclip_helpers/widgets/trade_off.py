@@ -5,6 +5,7 @@ import numpy as np
 from .. import plots
 from ..errors import UsageError
 from ..index import measure
+from ..index.measuring import TIE
 from ..plots.style import short
 from .panel import COLOURS, DPI, Panel, stem, wide
 
@@ -14,26 +15,38 @@ COLUMNS = 5
 
 
 def trade_off_rows(index, exact, queries, k=10, values=VALUES):
-    """What an hnsw index finds at each value of ef_search: list of {"ef_search", "recall", "p50_ms", "p95_ms", "found": Q lists of names}.
+    """What an hnsw index finds at each value of ef_search: list of {"ef_search", "recall", "p50_ms", "p95_ms", "found": Q lists of names, "missed": Q lists of bool}.
 
     exact: the flat index of the same vectors. queries: (Q, D) unit rows. The index keeps the ef_search that it had.
     """
-    before, rows = index.ef_search, []
+    before, rows, right = index.ef_search, [], exact.search(queries, k)[1]
     try:
         for value in values:
             index.ef_search = int(value)
             found = measure(index, exact, queries, k)
-            rows.append({"ef_search": int(value), "recall": found[f"recall@{k}"], "p50_ms": found["p50_ms"], "p95_ms": found["p95_ms"],
-                         "found": index.search(queries, k)[1]})
+            names = index.search(queries, k)[1]
+            rows.append({"ef_search": int(value), "recall": found[f"recall@{k}"], "p50_ms": found["p50_ms"], "p95_ms": found["p95_ms"], "found": names,
+                         "missed": [missed(*asked, exact, query) for *asked, query in zip(names, right, queries)]})
     finally:
         index.ef_search = before
     return rows
 
 
-def missed(found, right):
-    """For each exact answer (k names) whether it is missing from what was found: list of bool."""
+def missed(found, right, exact=None, query=None):
+    """For each exact answer (k names) whether it is missing from what was found: list of bool.
+
+    exact, query (D,): the flat index and the question; with them a thing as near as the last answer stands for it, as in `index.recall`.
+    """
     there = set(found)
-    return [name not in there for name in right]
+    gone = [name not in there for name in right]
+    others = [name for name in there.difference(right) if name in exact] if exact is not None else []
+    if others and any(gone):
+        cosines = exact.vectors(right) @ query
+        spare = int((exact.vectors(others) @ query >= cosines.min() - TIE).sum())
+        tied = [spot for spot in np.flatnonzero(gone) if cosines[spot] <= cosines.min() + TIE]
+        for spot in tied[::-1][:spare]:
+            gone[spot] = False
+    return gone
 
 
 def trade_off_picture(rows, place, exact, question, right, pictures=None):
@@ -50,7 +63,7 @@ def trade_off_picture(rows, place, exact, question, right, pictures=None):
     left.set(xlabel="p50 of a query, milliseconds", ylabel="share of the exact answers found")
     left.set_title("all questions", fontsize=10)
     left.legend(fontsize=8, loc="lower right")
-    lost = missed(chosen["found"][number], right)
+    lost = chosen["missed"][number]
     panel.set_title(short(f"“{text}”", 44), fontsize=10)
     panel.set_axis_off()
     lines = -(-len(right) // COLUMNS)
@@ -87,7 +100,7 @@ def trade_off(index, exact, queries, questions, k=10, values=VALUES, picture_of=
     values = sorted({max(int(value), 1) for value in values})
     rows, right = trade_off_rows(index, exact, queries, k, values), exact.search(queries, k)[1]
     base = measure(exact, exact, queries, k)
-    hardest = np.argsort([-sum(missed(found, names)) for found, names in zip(rows[0]["found"], right)], kind="stable")[:SHOWN].tolist()
+    hardest = np.argsort([-sum(gone) for gone in rows[0]["missed"]], kind="stable")[:SHOWN].tolist()
     controls = {
         "ef_search": wide(ipywidgets.SelectionSlider, options=[(str(value), place) for place, value in enumerate(values)], value=0, description="efSearch",
                           continuous_update=False),
@@ -98,7 +111,7 @@ def trade_off(index, exact, queries, questions, k=10, values=VALUES, picture_of=
         row, number = rows[controls["ef_search"].value], controls["question"].value
         pictures = [picture_of(name) for name in right[number]] if picture_of else None
         png = trade_off_picture(rows, controls["ef_search"].value, base, (number, str(questions[number])), right[number], pictures)
-        lost = [stem(name) for name, gone in zip(right[number], missed(row["found"][number], right[number])) if gone]
+        lost = [stem(name) for name, gone in zip(right[number], row["missed"][number]) if gone]
         said = (f"efSearch {row['ef_search']}: {row['recall']:.1%} of the exact answers, p50 {row['p50_ms']:.3f} ms, p95 {row['p95_ms']:.3f} ms "
                 f"(exact search: {base['p50_ms']:.3f} and {base['p95_ms']:.3f} ms). ")
         return png, said + (f"Missed for this question: {', '.join(lost)}." if lost else "For this question nothing is missed.")

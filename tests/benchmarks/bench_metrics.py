@@ -1,10 +1,14 @@
 """Metrics at the size of Flickr8k's test, 1,000 images and 5,000 captions of 512 numbers, beside clip_benchmark's own, in one run; and the intervals."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from miniclip_helpers import metrics
+from miniclip_helpers.metrics import blocks
+from miniclip_helpers.training.memory import peak_bytes
 
 IMAGES, EACH, DIM, KS = 1000, 5, 512, (1, 5, 10)
 
@@ -47,6 +51,26 @@ def test_ours(benchmark, vectors):
 def test_clip_benchmark(benchmark, vectors):
     """The product, and R@K in both directions; it has no other figure."""
     benchmark.pedantic(theirs, vectors, rounds=2, warmup_rounds=0)
+
+
+@pytest.mark.parametrize("size", [5000, 25000])
+def test_in_blocks(size):
+    """Random unit rows of 64 numbers, one caption each: ranks of both directions, never the whole matrix; then all of the report."""
+    random = np.random.default_rng(0)
+    images, texts = (random.normal(size=(size, 64)).astype(np.float32) for _ in range(2))
+    for rows in (images, texts):
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    scores, owner = metrics.Cosines(images, texts), np.arange(size)
+    begin = time.perf_counter()
+    rank = metrics.ranks(scores, owner)
+    took = time.perf_counter() - begin
+    held = peak_bytes(lambda: scores.rows(0, blocks.NUMBERS // size))[1]
+    begin = time.perf_counter()
+    metrics.rank_intervals(rank, owner, KS)
+    print(f"\n| {size:,} x {size:,} | ranks {took:.2f} s | intervals {time.perf_counter() - begin:.1f} s | a block {held / 1e6:.0f} MB, whole {4 * size**2 / 1e6:,.0f} MB |")
+    if size == 5000:
+        whole = metrics.ranks((torch.from_numpy(images) @ torch.from_numpy(texts).T).numpy(), owner)
+        assert all((rank[way] != whole[way]).mean() < 1e-3 for way in rank)  # a rounding may part two that are as good as equal
 
 
 def test_intervals(benchmark, vectors):
