@@ -13,10 +13,10 @@ from miniclip_helpers.model import HEADS, LinearHead, TwoTowers, build_head, loa
 
 WORDS = ["a", "red", "ball", "dog", "bites", "man", "on", "the", "beach"]
 TEXTS = ["a dog", "the man bites a dog on the beach", "a red ball on the beach"]
-SMALL = {"resnet18": {"size": 32}, "resnet50": {"size": 32}, "mobilenetv2": {"size": 32}, "efficientnet-lite0": {"size": 64}, "vit": {"size": 32, "hidden": 32, "layers": 2},
+SMALL = {"resnet18": {"size": 32}, "resnet50": {"size": 32}, "mobilenetv2": {"size": 32}, "efficientnet-lite0": {"size": 64}, "efficientnet-lite-trio": {"size": 56}, "vit": {"size": 32, "hidden": 32, "layers": 2},
          "small-cnn": {"channels": 4}, "bilstm": {"hidden": 12, "word_width": 8}, "transformer": {"hidden": 16}, "bert": {"hidden": 16}, "gpt2": {"hidden": 16},
          "minilm": {}, "bag-of-words": {"width": 16}}
-WIDTHS = {"resnet18": 512, "resnet50": 2048, "mobilenetv2": 1280, "efficientnet-lite0": 2904, "vit": 32, "small-cnn": 256, "bilstm": 24, "transformer": 16, "bert": 16,
+WIDTHS = {"resnet18": 512, "resnet50": 2048, "mobilenetv2": 1280, "efficientnet-lite0": 2904, "efficientnet-lite-trio": 8768, "vit": 32, "small-cnn": 256, "bilstm": 24, "transformer": 16, "bert": 16,
           "gpt2": 16, "minilm": 384, "bag-of-words": 16}
 
 
@@ -25,7 +25,7 @@ def from_zero(name, seed=0, **options):
     options = SMALL[name] | options
     if name in ("bilstm", "transformer", "gpt2", "bag-of-words"):
         options = {"vocabulary": WORDS} | options
-    if name in ("resnet18", "resnet50", "mobilenetv2", "efficientnet-lite0", "vit", "bert", "gpt2", "minilm"):
+    if name in ("resnet18", "resnet50", "mobilenetv2", "efficientnet-lite0", "efficientnet-lite-trio", "vit", "bert", "gpt2", "minilm"):
         options = {"pretrained": False} | options
     with torch.random.fork_rng():
         torch.manual_seed(seed)

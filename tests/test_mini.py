@@ -9,8 +9,8 @@ import torch
 
 from miniclip_helpers import embedding, pretrained, runtime, zero_shot
 from miniclip_helpers.datasets import load_dataset
-from miniclip_helpers.encoders import load_encoder
-from miniclip_helpers.encoders.efficientnet import BLOCKS, EfficientNetLite0, block_slices, imagenet_names
+from miniclip_helpers.encoders import efficientnet, load_encoder
+from miniclip_helpers.encoders.efficientnet import BLOCKS, EfficientNetLite0, EfficientNetLiteTrio, block_slices, imagenet_names, wheel_file
 from miniclip_helpers.encoders.minilm import MiniLM
 from miniclip_helpers.errors import ChecksumError
 from miniclip_helpers.model import BlockHead, ConcatHead, ConseHead
@@ -56,9 +56,10 @@ def test_the_text_tower_knows_what_is_alike():
     assert rows[0] @ rows[1] > 0.6 > 0.2 > rows[0] @ rows[2]
 
 
-@pytest.mark.parametrize("tower", [EfficientNetLite0, MiniLM])
+@pytest.mark.parametrize("tower", [EfficientNetLite0, EfficientNetLiteTrio, MiniLM])
 def test_other_weights_are_refused_before_they_are_loaded(tower, monkeypatch):
-    monkeypatch.setattr(tower, "sha256", "0" * 64)
+    monkeypatch.setattr(MiniLM, "sha256", "0" * 64)
+    monkeypatch.setattr(efficientnet, "wheel_file", lambda package, file, sha256: wheel_file(package, file, "0" * len(sha256)))
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("loaded before it was verified"))
     with pytest.raises(ChecksumError, match="expected 0000"):
         tower().build()

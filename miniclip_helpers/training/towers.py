@@ -18,15 +18,13 @@ def options_for(tower, **wanted):
 
 
 def image_tower(plan):
-    """The image tower; without a name `mini`'s, which looks twice at a picture as long as it stays locked."""
+    """The image tower; without a name three networks side by side as long as they stay locked, else `mini`'s. What stays locked looks twice at a picture."""
     name, recipe = plan.names[0], plan.recipe
-    if name in (None, "efficientnet-lite0"):
-        twice = name is None or (plan.size is None and recipe is None)
-        mode = "both" if twice and not plan.unlocked and plan.pretrained is not False else "squash"
-        return load_encoder("efficientnet-lite0", **options_for(IMAGE_ENCODERS["efficientnet-lite0"], mode=mode, size=plan.size, pretrained=plan.pretrained))
-    size = plan.size or (recipe.size if recipe else None)
-    cls = IMAGE_ENCODERS[name]
-    return load_encoder(name, **options_for(cls, **(recipe.image_options if recipe else {}), size=size, pretrained=plan.pretrained))
+    still = not plan.unlocked and plan.pretrained is not False
+    name = name or ("efficientnet-lite-trio" if still else "efficientnet-lite0")
+    options = {"mode": "both" if still and plan.size is None and recipe is None else None}
+    options |= (recipe.image_options if recipe else {}) | {"size": plan.size or (recipe.size if recipe else None), "pretrained": plan.pretrained}
+    return load_encoder(name, **options_for(IMAGE_ENCODERS[name], **options))
 
 
 def needs_words(name, plan):
