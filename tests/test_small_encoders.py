@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from miniclip_helpers import losses
 from miniclip_helpers.encoders import IMAGE_ENCODERS, TEXT_ENCODERS, BagOfWords, SmallCNN, load_encoder
-from miniclip_helpers.images import augment, turn_hue
+from miniclip_helpers.images import _spread, augment, turn_hue
 from miniclip_helpers.model import LinearHead, TwoTowers
 
 WORDS = ["a", "ball", "bites", "dog", "man", "red"]
@@ -115,3 +115,16 @@ def test_the_wobble_moves_the_inside_and_is_seeded():
     assert not torch.allclose(pulled, augment(pixels, torch.Generator().manual_seed(0), **still), atol=0.05)
     torch.testing.assert_close(pulled[:, :, 0, 0], torch.ones(2, 3))  # outside stays white
     assert not torch.allclose(pulled[0], pulled[1], atol=0.05)  # each picture its own
+
+
+def test_the_pull_of_the_wobble_is_a_bicubic_resize():
+    pulls = torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    down, across = _spread(4, 24), _spread(4, 32)
+    torch.testing.assert_close(down @ pulls @ across.T, F.interpolate(pulls, size=(24, 32), mode="bicubic", align_corners=True))
+
+
+@pytest.mark.parametrize("size, cells", [(32, 4), (33, 4), (24, 3), (32, 2)])
+def test_the_last_map_is_pooled_only_where_that_changes_it(size, cells):
+    made, batch = tower(size=size, cells=cells), torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(made(batch), F.adaptive_avg_pool2d(made.layers[:-2](batch), cells).flatten(1))
+    assert isinstance(made.layers[-2], torch.nn.Identity) == (made.layers[:-2](batch).shape[-1] == cells)
