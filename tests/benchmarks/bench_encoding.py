@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import ImageChops
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -60,7 +61,14 @@ def test_ways_to_encode(tmp_path):
     def batches(size):
         return lambda: [tower.encode([dataset.image(row) for row in range(start, min(COUNT, start + size))]) for start in range(0, COUNT, size)]
 
-    ways = {"one by one": batches(1), "batches of 4, all threads on each": batches(4), "batches of 32, all threads on each": batches(32),
+    plainly = copy.deepcopy(tower)  # as tutorials write it: the network as the library gives it, its default layout of memory
+    net, preprocess = plainly.net.to(memory_format=torch.contiguous_format), tower.preprocess
+
+    def one_by_one():
+        with torch.no_grad():
+            return [net(preprocess.batch([dataset.image(row)])).numpy() for row in range(COUNT)]
+
+    ways = {"one by one, default layout": one_by_one, "one by one, channels last": batches(1), "batches of 4, all threads on each": batches(4), "batches of 32, all threads on each": batches(32),
             "batches of 4, one thread each (the package)": lambda: list(running.run_batches(tower, range(COUNT), dataset.image)),
             "the same, compiled": lambda: list(running.run_batches(compiled, range(COUNT), dataset.image))}
     took = {way: [] for way in ways}
@@ -70,7 +78,7 @@ def test_ways_to_encode(tmp_path):
             call()
             if turn:  # the first is a warm-up
                 took[way].append(time.perf_counter() - begin)
-    plain = took["one by one"]
+    plain = took["one by one, default layout"]
     print(f"\n{'efficientnet-lite0, ' + Path(name).name:46s} {'images/s':>9} {'times one by one, median of turns':>34}")
     for way, seconds in took.items():
         print(f"{way:46s} {COUNT / statistics.median(seconds):>9.1f} {statistics.median(a / b for a, b in zip(plain, seconds)):>34.2f}")
