@@ -52,7 +52,7 @@ def two(tmp_path_factory):
     port = processes._free_port()
     found = ended([start([ROOT / "tests" / "share_training.py", folder], rank, port) for rank in range(2)])
     assert [code for code, *_ in found] == [0, 0], found
-    return folder, [torch.load(folder / f"found-{rank}.pt") for rank in range(2)]
+    return folder, [torch.load(folder / f"found-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def furthest(state, other):

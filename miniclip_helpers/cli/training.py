@@ -97,7 +97,8 @@ def _train_model(args, machine):
         print(f"{side} tower  {said}")
     if "val" in about.get("fitted_on", ()):
         print("validation    chose the settings and was then fitted on, too: measure on other images (or train with --no-refit)")
-    print(f"{'already finished, nothing was trained' if finished else 'trained'}: {args.out}\nnext:  miniclip evaluate --model {args.out} --data {args.data}")
+    print(f"{'already finished, nothing was trained' if finished else 'trained'}: {args.out}\nnext:  miniclip evaluate --model {args.out} --data {args.data}"
+          + (f" --split {args.out}/split.json" if args.split else ""))
 
 
 def train_mini(args):

@@ -73,7 +73,7 @@ def test_one_process_against_two(towers):
         started = time.monotonic()
         workers = [subprocess.Popen([sys.executable, __file__, str(out), towers], env=processes._environment(rank, 2, port)) for rank in range(2)]
         assert [worker.wait(timeout=900) for worker in workers] == [0, 0]
-        found = torch.load(out)
+        found = torch.load(out, weights_only=True)
     one = statistics.median(seconds for seconds, _ in found["one process, one thread"])
     print(f"\n{towers}, batch {BATCH}, {SIZE} pixels, median of {TURNS} turns; the whole run {time.monotonic() - started:.0f} s")
     for name, turns in found.items():
