@@ -244,3 +244,19 @@ def test_a_disk_that_fills_up_is_told_and_what_was_kept_stays(tower, private_cac
     embedding.image_features(tower, pictures[:100])
     assert tower.count == 0
     torch.testing.assert_close(embedding.image_features(tower, pictures), torch.cat([tower.encode([one]) for one in pictures]), rtol=1e-4, atol=1e-5)
+
+def test_many_may_begin_one_cache_at_the_same_moment(tmp_path):
+    """Turning on the write-ahead log does not wait for a busy file by itself."""
+    def begin(number):
+        ready.wait()
+        cache = embedding.FeatureCache(f"round{turn}", 3, tmp_path)
+        cache.put({str(number): np.full(3, number, np.float32)})
+        cache.close()
+
+    for turn in range(20):
+        ready = threading.Barrier(8)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            list(pool.map(begin, range(8)))
+        cache = embedding.FeatureCache(f"round{turn}", 3, tmp_path)
+        assert sorted(cache.get([str(number) for number in range(8)])) == [str(number) for number in range(8)]
+        cache.close()

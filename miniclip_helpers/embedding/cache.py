@@ -12,6 +12,8 @@ from ..errors import MiniclipError
 
 VERSION = 1  # of the file's layout; 0 is what the first release wrote, with the same layout and no number
 
+PATIENCE = 60  # seconds to wait for another process that is writing
+
 
 class CacheWarning(UserWarning):
     """A cache on disk could not be used as it was, and was begun anew."""
@@ -50,7 +52,19 @@ class FeatureCache:
                              "free some space, or set MINICLIP_CACHE to another folder")
 
     def _connect(self):
-        self.base = sqlite3.connect(self.path, timeout=60)
+        """Open the file, and make it where it is not there."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._open()
+            except sqlite3.OperationalError as error:  # whoever turns on the write-ahead log at the same moment is told at once, whatever the timeout
+                if "locked" not in str(error) or time.monotonic() > end:
+                    raise
+                self.base.close()
+                time.sleep(0.02)
+
+    def _open(self):
+        self.base = sqlite3.connect(self.path, timeout=PATIENCE)
         self.base.execute("PRAGMA journal_mode=WAL")
         (version,) = self.base.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
