@@ -125,7 +125,6 @@ def _on(tower, device):
     there = here if device is None else runtime.device(device)
     if there != here:
         getattr(tower, "net", None)  # one that reads its weights when first used reads them now
-    if there != here:
         tower.to(there)
     try:
         yield there

@@ -58,9 +58,9 @@ def index_shards(folder, kind="auto", limit=None):
     """
     names, vectors, made = embedding.read_all(folder)
     about = {key: made[key] for key in ("model", "image_tower", "text_tower", "heads", "holds", "dataset", "root")}
-    if "captions" in made:
-        about["captions"] = dict(list(zip(names, made["captions"]))[:limit])
     most = len(names) if limit is None else _checked(limit)
+    if "captions" in made:
+        about["captions"] = dict(zip(names[:most], made["captions"]))
     return build_index(vectors[:most], names[:most], kind, about)
 
 

@@ -74,10 +74,10 @@ def block_heads(maps, image_widths, text_width):
 def beside(head, other, columns, share):
     """Two heads side by side: their cosines are summed with weights 1 - share and share. columns: [first, after] of the features that each sees."""
     parts = [{"kind": h.kind, "options": h.options, "columns": list(c), "share": s} for h, c, s in zip((head, other), columns, (1 - share, share), strict=True)]
-    joined = ConcatHead(parts)
+    both = ConcatHead(parts)
     for place, part in enumerate((head, other)):
-        joined.heads[place].load_state_dict(part.state_dict())
-    return joined
+        both.heads[place].load_state_dict(part.state_dict())
+    return both
 
 
 def mini_heads(image_tower, text_tower):
