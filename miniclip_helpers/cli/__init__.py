@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from .. import __version__
+from .. import __version__, runtime
 from ..errors import MiniclipError
 from .encoding import add_encoding
 from .finetuning import add_finetuning
@@ -42,3 +42,12 @@ def main(argv=None):
     except OSError as error:  # a disk or a folder that does not let us
         print(f"miniclip: {error.filename or ''} {error.strerror or error}", file=sys.stderr)
         return 1
+
+
+def entry():
+    """The command `miniclip`: `main`, and the way out. One of several processes that fails leaves at once: torch's threads, with nobody to say goodbye to, abort an orderly end."""
+    code = main()
+    if code and runtime.launched()[1] > 1:
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

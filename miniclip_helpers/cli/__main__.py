@@ -1,7 +1,5 @@
 """`python -m miniclip_helpers.cli` is `miniclip`."""
 
-import sys
+from . import entry
 
-from . import main
-
-sys.exit(main())
+entry()
