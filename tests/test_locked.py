@@ -70,6 +70,19 @@ def test_a_bank_has_a_limit(monkeypatch):
     assert places[0] == 0 and places[-1] == len(unit) - 1 and len(set(np.diff(places))) <= 2  # evenly spread
 
 
+def test_the_scale_without_a_validation_part_comes_from_a_bounded_number_of_pictures(monkeypatch):
+    part = locked.joined(*[features(30, seed) for seed in range(2)])
+    seen, known = [], locked.similarity
+    monkeypatch.setattr(locked, "similarity", lambda model, part: seen.append((len(part.images), len(part.texts))) or known(model, part))
+    monkeypatch.setattr(locked, "SCALE_PICTURES", 20)
+    sample = locked.spread_out(part, 20)
+    model, _ = locked.fit_closed_form(*towers(), part)
+    assert seen == [(20, len(sample.texts))] and model.log_logit_scale.isfinite()
+    for text, owner in zip(sample.texts, sample.owner):  # each caption still lies beside its picture
+        place = (part.texts == text).all(1).nonzero()[0, 0]
+        assert torch.equal(part.images[part.owner[place]], sample.images[owner])
+
+
 def test_the_second_fit_equals_a_fit_on_both_parts():
     model, rows = locked.fit_closed_form(*towers(), TRAIN, VAL)
     chosen = next(row for row in rows if row["best"])

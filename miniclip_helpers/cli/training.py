@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -71,12 +72,13 @@ def train_model(args):
     from .. import runtime
     from ..training import Machine
 
+    machine = functools.partial(Machine, args.device, args.precision, args.compile, args.chunk)
     if runtime.launched()[0] == 0:
-        return _train_model(args, Machine(args.device, args.precision, args.compile, args.chunk))
+        return _train_model(args, machine())
     with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _train_model(args, Machine(args.device, args.precision, args.compile, args.chunk))
+            return _train_model(args, machine())
         except MiniclipError as error:
             if getattr(error, "said_by_first", False):
                 return error.exit_code

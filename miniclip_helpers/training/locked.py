@@ -22,6 +22,7 @@ IMAGE_SHRINK, TEXT_SHRINK = (20.0, 10.0, 40.0), (3.0, 1.5, 6.0)  # in units of t
 MINI_SHARE = 1 / 3  # of the cosine
 HUBS = (0.5, 1.0, 0.0)  # how much of the closeness to everybody is taken off; the first unless validation says otherwise
 BANK = 4096  # training vectors kept of each side to tell hubs by, at most: a file of some megabytes, however many pictures there are
+SCALE_PICTURES = 2048  # that tell the logit scale where no validation part does: all pairs of 50,000 pictures would need 10 GB
 SCALES = [5 * 1.05**step for step in range(62)]  # logit scales from 5 to 98
 
 
@@ -62,6 +63,17 @@ def joined(*parts):
     starts = torch.tensor([0, *(len(part.images) for part in parts)]).cumsum(0)
     return Features(torch.cat([part.images for part in parts]), torch.cat([part.texts for part in parts]),
                     torch.cat([part.owner + start for part, start in zip(parts, starts)]))
+
+
+def spread_out(part, count):
+    """`part`, or `count` pictures of it at even distances, with all their captions."""
+    if len(part.images) <= count:
+        return part
+    rows = torch.arange(count) * len(part.images) // count
+    place = torch.full((len(part.images),), -1)
+    place[rows] = torch.arange(count)
+    kept = place[part.owner] >= 0
+    return Features(part.images[rows], part.texts[kept], place[part.owner[kept]])
 
 
 def block_heads(maps, image_widths, text_width):
@@ -190,7 +202,7 @@ def fit_closed_form(image_tower, text_tower, train, val=None, image_shrinks=IMAG
     pairs, best, rows = ClosedForm(image_tower, text_tower, train), None, []
     for image_shrink, text_shrink in [(a, b) for a in image_shrinks for b in text_shrinks][: None if val else 1]:
         for strength, model in correct_hubs(pairs.model(image_shrink, text_shrink), train, hubs if val else hubs[:1]).items():
-            cosines, scale, loss = with_scale(model, val or train)
+            cosines, scale, loss = with_scale(model, val or spread_out(train, SCALE_PICTURES))
             found = measure(cosines, val.owner) if val else {"score": 0.0}
             setting = {"image_shrink": image_shrink, "text_shrink": text_shrink, "hubs": strength, "loss": loss, "logit_scale": scale}
             rows.append({"stage": "closed form", "step": len(rows)} | setting | found)
