@@ -14,6 +14,8 @@ from miniclip_helpers.errors import UsageError
 def fresh_session(monkeypatch):
     monkeypatch.setattr(checks, "_state", {})
     monkeypatch.setattr(checks, "_opened", {})
+    monkeypatch.setattr(checks, "_course", set())
+    monkeypatch.delenv("MINICLIP_COURSE", raising=False)
 
 
 def right(a, b):
@@ -124,3 +126,25 @@ def test_every_exercise_says_what_it_needs():
         assert name == item.id and item.points >= 1 and 1 <= item.minutes <= 30 and item.needs and item.explanation and item.title
         assert len(set(item.hints)) == len(item.hints) <= 3
         assert checks.solution(name).code.startswith("def "), name
+
+
+def test_coursework_says_what_a_notebook_is_worth_and_closes_the_solutions():
+    note = checks.start_course("01", points=14)
+    assert "notebook 01, 14 points" in note.title and "8 points for 4 exercises" in note.text and "6 points for what you write" in note.text
+    closed = checks.solution("00.cosine")
+    assert "This is coursework" in repr(closed) and "norm" not in repr(closed) and not closed.code
+    last = [repr(checks.hint("01.clip_loss")) for _ in range(3)][-1]
+    assert "That was the last hint." in last and "solution" not in last
+
+
+def test_coursework_without_written_questions_speaks_of_exercises_only():
+    assert "marked by a person" not in repr(checks.start_course("00")) and "notebook 00, 2 points" in repr(checks.start_course("00"))
+    with pytest.raises(UsageError, match="unknown notebook '12'"):
+        checks.start_course("12")
+    assert checks._course == {"00"}
+
+
+@pytest.mark.parametrize("value, closed", [("1", True), ("0", False), ("", False)])
+def test_the_environment_closes_the_solutions_too(monkeypatch, value, closed):
+    monkeypatch.setenv("MINICLIP_COURSE", value)
+    assert ("This is coursework" in repr(checks.solution("00.cosine"))) is closed

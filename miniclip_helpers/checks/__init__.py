@@ -2,15 +2,17 @@
 
 import importlib
 import inspect
+import os
 import pathlib
 
 from ..errors import unknown
 from .core import Exercise, Note, Verdict, grade, worth
 
-__all__ = ["Exercise", "Verdict", "check", "exercise", "exercises", "hint", "progress", "solution"]
+__all__ = ["Exercise", "Verdict", "check", "exercise", "exercises", "hint", "progress", "solution", "start_course"]
 
 _state = {}  # exercise id -> passed, this session
 _opened = {}  # exercise id -> hints opened, this session
+_course = set()  # the notebooks that are coursework, this session
 
 
 def exercises(notebook=None):
@@ -46,14 +48,38 @@ def hint(exercise_id):
     """The next hint of an exercise: each call opens one more, up to three; afterwards the last one again."""
     hints = exercise(exercise_id).hints
     _opened[exercise_id] = number = min(_opened.get(exercise_id, 0) + 1, len(hints))
-    rest = "" if number < len(hints) else f"\nThat was the last hint; checks.solution({exercise_id!r}) shows a solution."
+    more = "." if _is_course() else f"; checks.solution({exercise_id!r}) shows a solution."
+    rest = "" if number < len(hints) else f"\nThat was the last hint{more}"
     return Note(f"{exercise_id}: hint {number} of {len(hints)}", hints[number - 1] + rest)
 
 
 def solution(exercise_id):
-    """A solution of an exercise with its explanation. Try it yourself first: what you worked out stays."""
+    """A solution of an exercise with its explanation. Try it yourself first: what you worked out stays. Closed in coursework."""
     found = exercise(exercise_id)
+    if _is_course():
+        return Note(f"{exercise_id}: closed", "This is coursework: solutions stay closed. checks.hint opens up to three hints; then ask your instructor.")
     return Note(f"{exercise_id}: a solution", found.explanation, inspect.getsource(found.reference).rstrip())
+
+
+def start_course(notebook, points=None):
+    """Say what a notebook ("01") is worth as coursework, and close `solution` for this session. MINICLIP_COURSE=1 in the environment closes it, too.
+
+    points: of the whole notebook, questions that a person marks included; default: those of the exercises.
+    """
+    known = exercises(str(notebook))
+    if not known:
+        raise unknown("notebook", notebook, sorted({key[:2] for key in exercises()}))
+    _course.add(str(notebook))
+    auto = sum(item.points for item in known.values())
+    total = auto if points is None else points
+    rest = f", and {worth(total - auto)} for what you write, marked by a person" if total > auto else ""
+    return Note(f"Coursework: notebook {notebook}, {worth(total)}",
+                f"{worth(auto)} for {len(known)} exercises, checked by machine{rest}. Run the check under each exercise as often as you like; hints cost nothing. "
+                "What counts are fresh inputs that you have not seen. Solutions stay closed.")
+
+
+def _is_course():
+    return bool(_course) or os.environ.get("MINICLIP_COURSE", "") not in ("", "0")
 
 
 def progress(notebook=None):

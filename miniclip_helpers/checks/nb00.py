@@ -44,7 +44,7 @@ def grade_best_five(answer, random):
     found = array(call(answer, scores), "the positions")
     if found.shape == (5,) and not np.allclose(found, ranked[:5]) and sorted(found) == sorted(ranked[:5]):
         raise Wrong("These are the right five in the wrong order: the best must come first. argsort sorts upwards, so its last five are worst first."
-                    if list(found) == ranked[:5][::-1] else "These are the right five in the wrong order: the best must come first.")
+                    if list(found) == ranked[:5][::-1] else "The right five are there, but out of order: the best must come first.")
     values = [scores[place] for place in ranked]
     compare(found, ranked[:5], [
         (ranked[-5:], "These are the five worst, best of them first."),

@@ -83,10 +83,10 @@ def grade_prepare(answer, random):
     bright = np.clip(x * factor, 0, 1)
     expected = (bright - m) / s
     normalised = (x - m) / s
-    hint = "The colour was changed after normalising: there 0 is the mean colour, so 'brighter' pushes dark places further down. Pixels first, then normalise."
+    late = "The colour was changed after normalising: there 0 is the mean colour, so 'brighter' pushes dark places further down. Pixels first, then normalise."
     compare(call(answer, pixels, factor, mean, std), expected, [
-        (normalised * factor, hint),
-        (np.clip(normalised * factor, 0, 1), hint + " And the clamp has thrown away every value below the mean."),
+        (normalised * factor, late),
+        (np.clip(normalised * factor, 0, 1), "Changed and clamped too late, which has thrown away every value below the mean. Pixels first, then normalise."),
         (np.clip((np.clip(x * factor, 0, 1) - m) / s, 0, 1), "The result is clamped after normalising. Normalised values lie on both sides of 0: clamp the pixels, not these."),
         ((x * factor - m) / s, "Values above 1 are left in: no picture file can hold them. Clamp to [0, 1] after changing the brightness."),
         (normalised, "The brightness is not changed."),

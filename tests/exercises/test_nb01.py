@@ -69,7 +69,7 @@ BANK = {
             ("softmax", lambda x: x.softmax(-1)),
             ("standardising", lambda x: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)),
             ("These are the lengths", lambda x: x.norm(dim=-1)),
-            ("", lambda x: x / x.norm(dim=-1)),
+            (("divided by the length of a row", "RuntimeError"), lambda x: x / x.norm(dim=-1)),
         ],
     },
     "01.logits": {
@@ -95,7 +95,7 @@ BANK = {
         "wrong": [
             ("One direction only", one_way),
             ("batch of pictures only", lambda i, t, s: one_way(t, i, s)),
-            ("mean", lambda i, t, s: both(i, t, s)),
+            ("not 2 log N", lambda i, t, s: both(i, t, s)),
             ("summed over the batch", lambda i, t, s: both(i, t, s, "sum") / 2),
             ("scale is missing", lambda i, t, s: both(i, t, 1.0) / 2),
             ("already 1 / temperature", lambda i, t, s: both(i, t, 1 / s) / 2),
@@ -111,14 +111,14 @@ BANK = {
     "01.multi_positive_target": {
         "right": [looped_target, lambda g: F.normalize(same(g), p=1, dim=1), lambda g: (same(g).numpy() / same(g).numpy().sum(1)[:, None])],
         "wrong": [
-            ("diagonal target", lambda g: torch.eye(len(g))),
+            ("calls a second picture", lambda g: torch.eye(len(g))),
             ("diagonal target as numbers", lambda g: torch.arange(len(g))),
             ("rows add up to more than 1", same),
             ("divided by the batch size", lambda g: same(g) / len(g)),
             ("whole table", lambda g: same(g) / same(g).sum()),
             ("left out", no_self),
             ("softmax", lambda g: same(g).softmax(1)),
-            ("wrong answers", lambda g: 1 - same(g)),
+            ("These are the wrong answers", lambda g: 1 - same(g)),
         ],
     },
 }

@@ -95,7 +95,7 @@ BANK = {
             ("worst labels", lambda x, names, k: argsort_top_k(x, names, k, lambda order, k: order[:k])),
             ("these are the logits", lambda x, names, k: argsort_top_k(x, names, k, prepare=lambda x: x)),
             ("best k alone", lambda x, names, k: argsort_top_k(x, names, k, prepare=lambda x: x, after=lambda v: np.exp(v) / np.exp(v).sum())),
-            ("over the pictures", lambda x, names, k: argsort_top_k(x, names, k, prepare=lambda x: x.softmax(0))),
+            ("softmax runs over the pictures", lambda x, names, k: argsort_top_k(x, names, k, prepare=lambda x: x.softmax(0))),
             ("percentages", lambda x, names, k: argsort_top_k(x, names, k, after=lambda v: 100 * v)),
             ("labels themselves", lambda x, names, k: [list(zip(i.tolist(), v.tolist())) for v, i in zip(*x.softmax(-1).topk(k))]),
             ("sigmoid", lambda x, names, k: argsort_top_k(x, names, k, prepare=lambda x: x.sigmoid())),
@@ -109,7 +109,7 @@ BANK = {
     "02.accuracy_interval": {
         "right": [wilson_by_hand, helper_interval, lambda p, t: list(wilson_by_hand(p, t, 1.9599640))],
         "wrong": [
-            ("+- 0 when all are right", wald),
+            ("1.96 standard errors", wald),
             ("1.96 standard errors", lambda p, t: wald(p, t, clip=True)),
             ("one standard error", lambda p, t: wilson_by_hand(p, t, 1.0)),
             ("90 % interval", lambda p, t: wilson_by_hand(p, t, 1.645)),
@@ -129,7 +129,7 @@ BANK = {
             ("You multiplied", lambda c, y, ts: surprise(c, y, ts, lambda c, t: c * t)),
             ("sign is turned", lambda c, y, ts: surprise(c, y, ts, reduce=lambda v: v.mean())),
             ("summed over the pictures", lambda c, y, ts: surprise(c, y, ts, reduce=lambda v: -v.sum())),
-            ("over the pictures", lambda c, y, ts: surprise(c, y, ts, dim=0)),
+            ("softmax runs over the pictures", lambda c, y, ts: surprise(c, y, ts, dim=0)),
             ("logarithm, with a minus, is missing", lambda c, y, ts: surprise(c, y, ts, reduce=lambda v: v.exp().mean())),
             ("not the other way round", lambda c, y, ts: surprise(c, y, ts, reduce=lambda v: -v.exp().mean().log())),
             ("sure of nonsense", lambda c, y, ts: surprise(c, c.argmax(1), ts)),

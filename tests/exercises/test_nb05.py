@@ -90,7 +90,7 @@ BANK = {
         "right": [looped_last, gathered_last, lambda states, mask: states[range(len(states)), mask.sum(1) - 1]],
         "wrong": [
             ("first token", lambda states, mask: states[:, 0]),
-            ("last position", lambda states, mask: states[:, -1]),
+            ("This is the last position", lambda states, mask: states[:, -1]),
             ("One place too far", lambda states, mask: states[torch.arange(len(states)), mask.sum(1).clamp(max=mask.shape[1] - 1)]),
             ("stopped", lambda states, mask: states[torch.arange(len(states)), mask.sum(1)]),
             ("One place too early", lambda states, mask: states[torch.arange(len(states)), (mask.sum(1) - 2).clamp_min(0)]),

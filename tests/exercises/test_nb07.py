@@ -145,13 +145,13 @@ BANK = {
     "07.ranks": {
         "right": [by_rankdata, by_torch, counted(lambda tied: np.ceil(tied / 2)), lambda s, r: metrics.target_ranks(s, r).tolist()],
         "wrong": [
-            ("count from 0", lambda s, r: checks.exercise("07.ranks").reference(s, r) - 1),
+            ("count from 0", lambda s, r: by_rankdata(s, r) - 1),
             ("counted as wins", counted(lambda tied: 0)),
             ("counted as losses", counted(lambda tied: tied)),
             ("rounded down", counted(lambda tied: tied // 2)),
             ("not a place", counted(lambda tied: tied / 2)),
             ("ties with itself", counted(lambda tied: (tied + 2) // 2)),
-            ("worst candidate", lambda s, r: checks.exercise("07.ranks").reference(-s, r)),
+            ("worst candidate", lambda s, r: by_rankdata(-s, r)),
             ("order of their columns", in_order),
             ("*who* stands at place j", lambda s, r: np.argsort(-s, axis=1, kind="stable")[np.arange(len(r)), r]),
             ("who came first", lambda s, r: s.argmax(1)),

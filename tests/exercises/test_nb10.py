@@ -141,7 +141,7 @@ BANK = {
             ("not added again", running(back=False)),
             ("not added again", running(rescale=False, back=False)),
             ("mean of the blocks", mean_of_blocks),
-            ("Exponentials add up", folded(lambda old, new: old + new)),
+            ("The blocks' values are added", folded(lambda old, new: old + new)),
             ("largest of the blocks", folded(torch.maximum)),
             ("This is the maximum", maximum),
             ("shorter than the others", running(skip="short")),
