@@ -13,7 +13,8 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from miniclip_helpers import series
+from miniclip_helpers import checks, series
+from miniclip_helpers.coursework import written
 from miniclip_helpers.series.results import load_profiles
 
 NOTEBOOKS = series.notebook_names()
@@ -79,6 +80,15 @@ def test_exercises_have_a_stub_and_a_check(name):
     assert len(stubs) == len(checks) >= 2
     assert all("NotImplementedError" in cell.source for cell in stubs)
     assert all(re.search(r"checks\.check\(\"\d\d\.\w+\"", cell.source) for cell in checks)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_last_cell_shows_the_progress_of_its_own_notebook(name):
+    cells = read(name).cells
+    shown = "".join(output.data["text/plain"] for output in cells[-1].outputs)
+    exercises = re.findall(r"checks\.check\(\"(\d\d\.\w+)\"", "\n".join(cell.source for cell in cells))
+    assert cells[-1].source == f'checks.progress("{name[:2]}")'
+    assert sorted(re.findall(r"^not attempted +(\S+)", shown, re.MULTILINE)) == sorted(exercises), "the committed output lists the exercises of this notebook"
 
 
 def test_the_setup_cell_is_three_lines_and_the_same_everywhere():
@@ -152,6 +162,42 @@ def test_the_glossary_defines_each_word_once_in_order():
     words = [row.split("|")[1].strip() for row in table.splitlines() if row.startswith("| ")][1:]
     words = [word for word in words if not word.startswith("-")]
     assert len(words) >= 60 and words == sorted(set(words), key=str.casefold)
+
+
+def instructors():
+    """The part of notebooks/README.md for whoever gives a course."""
+    return (FOLDER / "README.md").read_text(encoding="utf8").split("## For instructors")[1].split("\n## ")[0]
+
+
+def test_the_instructors_minutes_and_points_are_those_of_the_series():
+    table = {row[0]: [int(cell) for cell in row[1:]] for row in re.findall(r"^\| (\d\d|all) " + r"\| (\d+) " * 7 + r"\|$", instructors(), re.MULTILINE)}
+    for name in NOTEBOOKS:
+        cells, exercises = read(name).cells, checks.exercises(name[:2]).values()
+        asked = [question for question in written.QUESTIONS if question.id[:2] == name[:2] and question.id != "11.project"]
+        reading, *rest = table[name[:2]]
+        words = sum(len(re.findall(r"\w+", cell.source)) for cell in cells if cell.cell_type == "markdown")
+        code = sum(len(lines(cell.source)) for cell in cells if cell.cell_type == "code")
+        assert abs(reading - (words / 150 + code / 10)) <= 5, f"{name}: {words / 150 + code / 10:.0f} minutes to read"
+        assert rest == [sum(item.minutes for item in exercises), sum(question.minutes for question in asked), len(exercises), sum(item.points for item in exercises),
+                        len(asked), sum(question.points for question in asked)], name
+    assert table["all"] == [sum(column) for column in zip(*(table[name[:2]] for name in NOTEBOOKS))]
+    assert f"{table['all'][3]} exercises that a machine grades, {table['all'][5]} questions that you mark" in instructors()
+
+
+def test_the_syllabuses_add_up():
+    text = instructors()
+    minutes = {row[0]: sum(map(int, row[1:])) for row in re.findall(r"^\| (\d\d) \| (\d+) \| (\d+) \| (\d+) \|", text, re.MULTILINE)}
+    for plan, days in (("one day", 2), ("one week", 5), ("six weeks", 6)):
+        rows = re.findall(r"^\| [^|]+ \| (\d\d(?:, \d\d)*) \| ([\d.]+) \|", text.split(f"| {plan} |")[1].split("\n\n")[0], re.MULTILINE)
+        taught = [number for numbers, _ in rows for number in numbers.split(", ")]
+        assert len(rows) == days and taught == sorted(set(taught)) and (plan == "one day" or len(taught) == 12), plan
+        for numbers, hours in rows:
+            assert abs(sum(minutes[number] for number in numbers.split(", ")) / 60 - float(hours)) <= 0.25, f"{plan}: {numbers}"
+
+
+def test_the_map_of_the_exercises_is_complete():
+    rows = re.findall(r"^\| `(\d\d\.\w+)` \| [^|]+ \| ([^|]+) \| ([^|]+) \| (\d+) \| (\d+) \|$", instructors(), re.MULTILINE)
+    assert rows == [(item.id, item.needs, item.level, str(item.minutes), str(item.points)) for item in checks.exercises().values()]
 
 
 def test_figures_are_one_family_and_none_is_left_over():
