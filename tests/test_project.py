@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sysconfig
 import tomllib
 
 import pytest
@@ -41,12 +42,15 @@ def makefile_targets():
     return set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
 
 
+def subcommands(parser):
+    """{name: parser} of what a parser branches into."""
+    (subparsers,) = (action for action in parser._actions if hasattr(action, "choices") and isinstance(action.choices, dict))
+    return subparsers.choices
+
+
 def commands():
     """The subcommands of miniclip."""
-    (subparsers,) = (
-        action for action in build_parser()._actions if hasattr(action, "choices") and isinstance(action.choices, dict)
-    )
-    return subparsers.choices
+    return subcommands(build_parser())
 
 
 def test_environment_yml_is_in_step_with_pyproject():
@@ -74,7 +78,17 @@ def test_make_alone_prints_help():
     assert "make run" in done.stdout and done.stderr == ""
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_lab_leaves_every_part_of_nbgrader_out():
+    """What nbgrader switches on in JupyterLab for everybody; a learner would trip over it."""
+    on = pathlib.Path(sysconfig.get_path("data"), "etc", "jupyter", "jupyter_server_config.d", "nbgrader.json")
+    if not on.is_file():
+        pytest.skip("nbgrader is not in this environment")
+    extensions = json.loads(on.read_text(encoding="utf8"))["ServerApp"]["jpserver_extensions"]
+    off = re.findall(r"'(nbgrader[\w.]+)': False", read("Makefile"))
+    assert sorted(off) == sorted(extensions) and '"disabledExtensions": {"@jupyter/nbgrader": true}' in read("Makefile")
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "notebooks/README.md"])
 def test_commands_in_the_documents_exist(document):
     text = read(document)
     code = "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
@@ -83,6 +97,7 @@ def test_commands_in_the_documents_exist(document):
     assert makes and calls
     assert set(makes) <= makefile_targets()
     assert set(calls) <= commands().keys()
+    assert set(re.findall(r"(?:^|[`\s])miniclip coursework ([a-z-]+)", code)) <= subcommands(commands()["coursework"]).keys()
 
 
 def test_readme_shows_every_command_with_options_that_exist():
@@ -90,8 +105,11 @@ def test_readme_shows_every_command_with_options_that_exist():
     parsers = commands()
     assert {name for name, _ in rows} == parsers.keys()
     for name, arguments in rows:
+        parser = parsers[name]
+        if parser._subparsers:  # a command of several parts
+            parser = subcommands(parser)[arguments.split()[0]]
         for option in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", arguments):
-            assert option in parsers[name]._option_string_actions, f"{name} {option}"
+            assert option in parser._option_string_actions, f"{name} {option}"
 
 
 def test_readme_lists_the_notebooks_that_exist():
@@ -115,7 +133,7 @@ def test_addresses_are_the_one_in_pyproject():
 
 
 def test_links_to_files_lead_somewhere():
-    for document in (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md")):
+    for document in (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "data/README.md", "notebooks/README.md")):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf8")):
             if target.endswith((".ipynb", ".png")) and not any((ROOT / "notebooks").glob("*.ipynb")):
                 continue  # drawn and written by the series

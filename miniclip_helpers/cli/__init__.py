@@ -6,6 +6,7 @@ import sys
 
 from .. import __version__, runtime
 from ..errors import MiniclipError
+from .coursework import add_coursework
 from .encoding import add_encoding
 from .finetuning import add_finetuning
 from .searching import add_searching
@@ -18,7 +19,7 @@ def build_parser():
     parser = argparse.ArgumentParser(prog="miniclip", description="Learn CLIP by building it: run the series, train, evaluate, search your photos.")
     parser.add_argument("--version", action="version", version=f"miniclip {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (add_series, add_training, add_finetuning, add_use, add_encoding, add_searching):
+    for add in (add_series, add_training, add_finetuning, add_use, add_encoding, add_searching, add_coursework):
         add(commands)
     return parser
 

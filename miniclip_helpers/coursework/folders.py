@@ -1,0 +1,53 @@
+"""The folder of a course that is graded: find it, read its notebooks, take along what nbgrader needs of it."""
+
+import pathlib
+import shutil
+
+from .. import runtime
+from ..errors import UsageError
+
+
+def find_course(submissions, out, course):
+    """The course's folder: the one named, else `out`, else the one around the submissions."""
+    for folder in [course] if course else [out, submissions.parent]:
+        if (folder / "source").is_dir() and (folder / "release").is_dir() and (folder / "gradebook.db").is_file():
+            return folder
+    named = f"'{course}'" if course else f"neither '{out}' nor '{submissions.parent}'"
+    raise UsageError(f"expected a course of `miniclip coursework build` (source, release, gradebook.db), found none in {named}; name it with --course DIR")
+
+
+def stems(course, notebooks):
+    """The assignments of a course, or those of them that were named."""
+    known = sorted(path.name for path in (course / "source").iterdir() if (path / f"{path.name}.ipynb").is_file())
+    chosen = []
+    for name in notebooks or known:
+        fits = [stem for stem in known if stem == pathlib.Path(name).stem or stem.split("_")[0] == name]
+        if not fits:
+            raise UsageError(f"the course in '{course}' has no notebook {name!r}; it has {', '.join(known)}")
+        chosen += fits
+    return sorted(set(chosen))
+
+
+def versions(course, version, names):
+    """{stem: its notebook} of the "source" or of the "release" of a course."""
+    import nbformat
+
+    return {stem: nbformat.read(course / version / stem / f"{stem}.ipynb", as_version=4) for stem in names}
+
+
+def copy_course(course, out):
+    """What nbgrader's formgrader needs of the course, in `out`; a gradebook that is there, with its grades, stays."""
+    for name in ("source", "release", "nbgrader_config.py"):
+        old, new = course / name, out / name
+        if old.is_dir() and new.is_dir():
+            for file in old.rglob("*.ipynb"):
+                other = new / file.relative_to(old)
+                if other.is_file() and other.read_bytes() != file.read_bytes():
+                    raise UsageError(f"'{out}' was begun with another build of the course ({other.relative_to(out)} differs); name a new folder")
+        if old.is_dir():
+            shutil.copytree(old, new, dirs_exist_ok=True)
+        elif old.is_file() and not new.exists():
+            shutil.copyfile(old, new)
+    if not (out / "gradebook.db").exists():
+        with runtime.writing(out / "gradebook.db") as path:
+            shutil.copyfile(course / "gradebook.db", path)
