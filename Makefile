@@ -25,8 +25,13 @@ run: $(READY)
 test: $(READY)
 	@$(RUN) pytest tests --ignore=tests/benchmarks $(ARGS)
 
+# nbgrader adds a menu, a button and a side panel to JupyterLab, which a learner would only trip over. Here alone it stays out.
+NO_NBGRADER := {'nbgrader.server_extensions.formgrader': False, 'nbgrader.server_extensions.validate_assignment': False, \
+	'nbgrader.server_extensions.assignment_list': False, 'nbgrader.server_extensions.course_list': False}
 lab: $(READY)
-	@$(RUN) jupyter lab --notebook-dir=notebooks $(ARGS)
+	@mkdir -p build/lab/labconfig
+	@echo '{"disabledExtensions": {"@jupyter/nbgrader": true}}' > build/lab/labconfig/page_config.json
+	@JUPYTER_CONFIG_PATH="$(CURDIR)/build/lab$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" $(RUN) jupyter lab --notebook-dir=notebooks --ServerApp.jpserver_extensions="$(NO_NBGRADER)" $(ARGS)
 
 figures: $(READY)
 	@$(RUN) miniclip run --update $(ARGS)
