@@ -61,7 +61,9 @@ def grade_submissions(args):
     from .. import coursework
 
     limits = {name: getattr(args, name) for name in ("jobs", "seconds", "memory_mb") if getattr(args, name) is not None}
-    write_json(args.json, coursework.grade(args.submissions, args.out, course=args.course, notebooks=_names(args), **limits))
+    found = coursework.grade(args.submissions, args.out, course=args.course, notebooks=_names(args), **limits)
+    write_json(args.json, found)
+    return 1 if found["ungraded"] else 0
 
 
 def report_bank(args):

@@ -2,13 +2,19 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
+import stat
 
 from ..errors import UsageError
 from . import repair
+from .folders import is_course, shown
 
 LARGEST = 100 * 2**20  # bytes; a notebook of the series with all outputs has 1 MB
+FILES = 50 * 2**20  # bytes of other files that go along with a notebook
+STAMPS = ("timestamp.txt", "submission_secret.txt")  # by these nbgrader's exchange gives feedback back to whom it belongs
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
 
 
 @dataclasses.dataclass
@@ -22,60 +28,97 @@ class Submission:
     findings: list = dataclasses.field(default_factory=list)
 
 
-def students(folder):
-    """The names of the folders in `folder`, in order; a `UsageError` where there are none."""
+def students(folder, stems=(), out=None):
+    """(names of the folders in `folder` in order, {name: why it is left out}); a `UsageError` where no student is there.
+
+    stems: the course's notebooks, out: the folder for what is graded; neither is a student.
+    """
     folder = pathlib.Path(folder)
+    expected = f"expected {folder.name}/STUDENT/NOTEBOOK.ipynb or {folder.name}/STUDENT/NOTEBOOK/NOTEBOOK.ipynb"
     if not folder.is_dir():
         raise UsageError(f"expected a folder with one folder for each student, found no folder '{folder}'")
-    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and not path.name.startswith((".", "__")))
+    if folder == out or is_course(folder):
+        raise UsageError(f"'{folder}' is a course or holds what is graded, not submissions; {expected}, for instance in '{folder / 'submitted'}'")
+    found, left_out = [], {}
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith((".", "__")):
+            fault = _no_student(path, out)
+            found += [path.name] * (fault is None)
+            left_out |= {path.name: fault} if fault else {}
+    alone = [name for name in found if name in stems]
+    if alone:
+        raise UsageError(f"'{folder}' holds {', '.join(alone)}: the folder of a single student (then name the folder around it), or a part of the course; {expected}")
     if not found:
-        raise UsageError(f"'{folder}' holds no folder of a student; expected {folder.name}/STUDENT/NOTEBOOK.ipynb or {folder.name}/STUDENT/NOTEBOOK/NOTEBOOK.ipynb")
-    return found
+        raise UsageError("\n  - ".join([f"'{folder}' holds no folder of a student; {expected}", *(f"{shown(name)}: {fault}" for name, fault in left_out.items())]))
+    return found, left_out
+
+
+def _no_student(path, out):
+    """Why something beside the students' folders is left out; "" where nobody need know, None where it is a student's folder."""
+    try:
+        if path.is_symlink() or not path.is_dir():
+            handed = path.is_symlink() or path.suffix.lower() in (".ipynb", *ARCHIVES)
+            return "not a folder; put what a student handed in into a folder of their name" if handed else ""
+        if path == out or is_course(path):
+            return "a course or what is graded, not a student's folder; it was left out"
+    except OSError:
+        pass  # what nobody may look into is told where its files are read
+    if re.search("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", path.name):
+        return "nbgrader cannot take this name (a control character, or no UTF-8); it was left out: rename the folder"
+    return None
 
 
 def collect(folder, student, releases):
     """([a `Submission` for each notebook of the course], lines about files that are none). releases: {stem: its notebook as given out}."""
-    files, remarks = _files(pathlib.Path(folder, student))
+    files, remarks, closed = _files(pathlib.Path(folder, student))
     taken, spare = {}, []
-    for path in files:
+    for path, changed in files:
         cells, fault = read(path)
         stem = recognise(cells, releases) if cells else None
         named = next((stem for stem in releases if stem in (path.stem, path.parent.name)), None)
         if stem is None and named is None:
-            remarks.append(f"{_shown(path, folder, student)}: {fault or 'not a notebook of this course'}; left out")
+            remarks.append(f"{shown(path.relative_to(pathlib.Path(folder, student)).as_posix())}: {fault or 'not a notebook of this course'}; left out")
             continue
         found = Submission(student, stem or named, path, cells, [fault] if fault else [])
         exact = path.stem == found.stem
         if not exact:
-            found.findings.append(f"the file is called {path.name}; its cells are those of {found.stem}" if stem else f"the file is called {path.name}")
-        spare.append((not found.cells, not exact, -path.stat().st_mtime, str(path), found))
+            found.findings.append(f"the file is called {shown(path.name)}" + (f"; its cells are those of {found.stem}" if stem else ""))
+        spare.append((not found.cells, not exact, -changed, str(path), found))
     for *_, found in sorted(spare, key=lambda row: row[:4]):
         if found.stem in taken:
-            taken[found.stem].findings.append(f"there was also {found.path.name}; it was left out")
+            taken[found.stem].findings.append(f"there was also {shown(found.path.name)}; it was left out")
         else:
             taken[found.stem] = found
-    missing = [Submission(student, stem, findings=["not handed in"]) for stem in releases if stem not in taken]
+    missing = [Submission(student, stem, findings=closed[:1] or ["not handed in"]) for stem in releases if stem not in taken]
     return sorted([*taken.values(), *missing], key=lambda found: found.stem), remarks
 
 
-def _shown(path, folder, student):
-    return path.relative_to(pathlib.Path(folder, student)).as_posix()
-
-
 def _files(root):
-    """Notebooks at most two folders down, and a line for what is an archive or a link."""
-    found, remarks = [], []
-    for path in sorted(root.rglob("*")):
-        parts = path.relative_to(root).parts
-        if len(parts) > 3 or any(part.startswith((".", "__")) for part in parts):
-            continue
-        if path.is_symlink():
-            remarks.append(f"{path.relative_to(root).as_posix()}: a link, not a file; left out")
-        elif path.is_file() and path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"):
-            remarks.append(f"{path.relative_to(root).as_posix()}: an archive; unpack it and grade again")
-        elif path.is_file() and (path.suffix == ".ipynb" or ".ipynb" in path.suffixes):
-            found.append(path)
-    return [path for path in found if not any(parent.is_symlink() for parent in path.parents if root in parent.parents)], remarks
+    """[(notebook, time of its last change)] at most two folders down, a line for each archive and link, and one for each place that cannot be read."""
+    found, remarks, closed = [], [], []
+
+    def deny(error):
+        place = shown(pathlib.Path(error.filename or root).relative_to(root).as_posix())
+        closed.append(f"the folder cannot be read ({'' if place == '.' else place + ': '}{error.strerror or error})")
+
+    for folder, inner, names in os.walk(root, onerror=deny):
+        here = pathlib.Path(folder)
+        kept = [path for path in sorted(here / name for name in inner + names) if not path.name.startswith((".", "__"))]
+        inner[:] = sorted(path.name for path in kept if path.name in inner) if len(here.relative_to(root).parts) < 2 else []
+        for path in kept:
+            try:
+                status = path.lstat()
+            except OSError as error:
+                deny(error)
+                continue
+            name = shown(path.relative_to(root).as_posix())
+            if stat.S_ISLNK(status.st_mode):
+                remarks.append(f"{name}: a link, not a file; left out")
+            elif stat.S_ISREG(status.st_mode) and path.suffix.lower() in ARCHIVES:
+                remarks.append(f"{name}: an archive; unpack it and grade again")
+            elif stat.S_ISREG(status.st_mode) and ".ipynb" in path.suffixes:
+                found.append((path, status.st_mtime))
+    return found, remarks, closed
 
 
 def read(path):
@@ -96,7 +139,7 @@ def read(path):
         book = nbformat.reads(text, as_version=4) if book.get("nbformat") != 4 else book
         return repair.clean({"cells": [cell for cell in book["cells"] if isinstance(cell, dict)]}), ""
     except Exception as error:  # whatever a stranger's file makes a reader do
-        return None, f"the file cannot be read as a notebook ({type(error).__name__}: {str(error)[:100]})"
+        return None, f"the file cannot be read as a notebook ({type(error).__name__}: {shown(str(error)[:100])})"
 
 
 def recognise(cells, releases):
@@ -117,3 +160,34 @@ def recognise(cells, releases):
 
     best = max(releases, key=lambda stem: shared(releases[stem]))
     return best if shared(releases[best]) >= 3 else None
+
+
+def beside(folder):
+    """(other files of a notebook's folder that go along, at most `FILES` bytes, {name: text} of nbgrader's stamps, lines about them)."""
+    stamps, lines = {}, []
+    for name in STAMPS:
+        if (folder / name).is_file() and not (folder / name).is_symlink():
+            stamps[name] = (folder / name).read_bytes()[:1000].decode("utf8", "replace")
+    if not _is_time(stamps.get(STAMPS[0], "")):
+        lines.append(f"{STAMPS[0]} holds no time ({shown(stamps.pop(STAMPS[0])[:40])}); it counts as handed in in time")
+    try:
+        others = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink() and ".ipynb" not in path.name
+                  and path.name not in STAMPS and not path.name.startswith(".")]
+        return others if sum(path.stat().st_size for path in others) <= FILES else [], stamps, lines
+    except (OSError, RecursionError) as error:
+        return [], stamps, [*lines, f"the files beside the notebook cannot be read ({type(error).__name__}); it was run without them"]
+
+
+def _is_time(text):
+    """Whether nbgrader can read a time of handing in; it takes an empty one for none."""
+    from nbgrader.utils import parse_utc
+
+    try:
+        return not text.strip() or bool(parse_utc(text.strip()))
+    except Exception:  # dateutil's, of several kinds
+        return False
+
+
+def listing(files):
+    """What tells whether files have changed: their names, sizes and times."""
+    return [(ascii(path.name), path.stat().st_size, path.stat().st_mtime_ns) for path in files]

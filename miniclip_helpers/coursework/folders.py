@@ -4,7 +4,17 @@ import pathlib
 import shutil
 
 from .. import runtime
-from ..errors import UsageError
+from ..errors import MiniclipError, UsageError
+
+
+def shown(text):
+    """A stranger's name or message as one line that may be printed and written: no control characters, nothing that UTF-8 does not have."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def is_course(folder):
+    """Whether a folder is a course of `coursework build`, or what is graded with one."""
+    return any((folder / name).is_file() for name in ("gradebook.db", "course.json", "nbgrader_config.py"))
 
 
 def find_course(submissions, out, course):
@@ -12,7 +22,7 @@ def find_course(submissions, out, course):
     for folder in [course] if course else [out, submissions.parent]:
         if (folder / "source").is_dir() and (folder / "release").is_dir() and (folder / "gradebook.db").is_file():
             return folder
-    named = f"'{course}'" if course else f"neither '{out}' nor '{submissions.parent}'"
+    named = f"'{course}'" if course else f"'{out}' or '{submissions.parent}'"
     raise UsageError(f"expected a course of `miniclip coursework build` (source, release, gradebook.db), found none in {named}; name it with --course DIR")
 
 
@@ -37,17 +47,23 @@ def versions(course, version, names):
 
 def copy_course(course, out):
     """What nbgrader's formgrader needs of the course, in `out`; a gradebook that is there, with its grades, stays."""
-    for name in ("source", "release", "nbgrader_config.py"):
+    for name in ("source", "release"):
         old, new = course / name, out / name
         if old.is_dir() and new.is_dir():
             for file in old.rglob("*.ipynb"):
                 other = new / file.relative_to(old)
                 if other.is_file() and other.read_bytes() != file.read_bytes():
                     raise UsageError(f"'{out}' was begun with another build of the course ({other.relative_to(out)} differs); name a new folder")
-        if old.is_dir():
-            shutil.copytree(old, new, dirs_exist_ok=True)
-        elif old.is_file() and not new.exists():
-            shutil.copyfile(old, new)
-    if not (out / "gradebook.db").exists():
-        with runtime.writing(out / "gradebook.db") as path:
-            shutil.copyfile(course / "gradebook.db", path)
+    try:
+        for name in ("source", "release", "nbgrader_config.py"):
+            old, new = course / name, out / name
+            if old.is_dir():
+                shutil.copytree(old, new, dirs_exist_ok=True)
+            elif old.is_file() and not new.exists():
+                shutil.copyfile(old, new)
+        if not (out / "gradebook.db").exists():
+            with runtime.writing(out / "gradebook.db") as path:
+                shutil.copyfile(course / "gradebook.db", path)
+    except OSError as error:
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error  # that one lists (from, to, why) of each file
+        raise MiniclipError(f"the course cannot be copied to '{out}' ({reason}); make room, or name a place that you may write to") from error

@@ -3,9 +3,9 @@
 import concurrent.futures
 import contextlib
 import json
+import math
 import os
 import pathlib
-import shutil
 import threading
 import time
 
@@ -14,15 +14,13 @@ from ..errors import MiniclipError, UsageError
 from ..series import results
 from . import collecting, folders, repair, scores, slices
 from .gradebook import EXECUTED, Gradebook
-from .kernels import scratch_base
+from .kernels import remove_tree, scratch_base
 from .limits import Limits
 from .oddities import oddities
 from .workers import Worker
 
 RECORDS = ".grading"  # what was found, by student and notebook; a record whose key still fits is not made again
 VERSION = 1  # of the records
-FILES = 50 * 2**20  # bytes of other files that go along with a notebook
-STAMPS = ("timestamp.txt", "submission_secret.txt")  # by these nbgrader's exchange gives feedback back to whom it belongs
 
 
 def grade(submissions, out, course=None, notebooks=(), jobs=None, seconds=30, memory_mb=2000, processes=100, say=print):
@@ -31,11 +29,13 @@ def grade(submissions, out, course=None, notebooks=(), jobs=None, seconds=30, me
     course: a folder of `miniclip coursework build`; by default `out` itself, or the folder around `submissions`. notebooks: names like "04"; all
     of the course by default. jobs: how many run at once, as many as there are processors by default. seconds: computing time of a cell;
     memory_mb: beyond what a kernel has at its start; processes: threads and processes at once.
-    Returns {"rows": one for each student and notebook, "exercises", "faults", "walls", "seconds"}, as `scores.csv` and `exercises.csv` have them.
-    Errors: `UsageError` where there is no course or no student; whatever a submission does becomes a line about that submission.
+    Returns {"rows": one for each student and notebook, "exercises", "faults", "walls", "seconds"}, as `scores.csv` and `exercises.csv` have them, and
+    "ungraded": how many students' folders and readable notebooks have no grade or no feedback, because nbgrader refused them or they could not be run.
+    Errors: `UsageError` where there is no course or no student, `DataError` for a damaged gradebook; whatever a submission does becomes a line about
+    that submission.
     """
     start = time.monotonic()
-    if seconds < 1 or memory_mb < 100 or processes < 50 or (jobs is not None and jobs < 1):
+    if not 1 <= seconds < math.inf or memory_mb < 100 or processes < 50 or (jobs is not None and jobs < 1):
         raise UsageError("expected at least 1 second, 100 MB, 50 threads and processes and 1 job; "
                          f"found {seconds:g} s, {memory_mb} MB, {processes} threads and processes, {jobs} jobs")
     limits = Limits(seconds=seconds, memory_mb=memory_mb, processes=processes)
@@ -45,7 +45,8 @@ def grade(submissions, out, course=None, notebooks=(), jobs=None, seconds=30, me
         task.collect()
         task.run(jobs or os.cpu_count() or 1, scratch)
         found = scores.write(task.out, task.records, task.sources, task.book)
-    found |= {"walls": task.walls(), "seconds": round(time.monotonic() - start, 1)}
+    found["faults"] += task.left_out
+    found |= {"ungraded": task.ungraded(), "walls": task.walls(), "seconds": round(time.monotonic() - start, 1)}
     say(scores.summary(found, task.out))
     return found
 
@@ -71,13 +72,13 @@ def _scratch(out):
     """A folder for the folders of kernels, gone at the end; what a grading that was killed left there goes now."""
     note = out / RECORDS / "scratch"
     if note.is_file() and pathlib.Path(note.read_text(encoding="utf8")).name.startswith("mc"):
-        shutil.rmtree(note.read_text(encoding="utf8"), ignore_errors=True)
+        remove_tree(note.read_text(encoding="utf8"))
     folder = scratch_base()
     note.write_text(folder, encoding="utf8")
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         note.unlink(missing_ok=True)
 
 
@@ -88,7 +89,8 @@ class _Task:
         self.submissions, self.out, self.limits, self.say = submissions, out, limits, say
         self.course = folders.find_course(submissions, out, course)
         self.stems = folders.stems(self.course, notebooks)
-        self.students = collecting.students(submissions)
+        self.students, left_out = collecting.students(submissions, folders.stems(self.course, ()), out)
+        self.left_out = [{"student": folders.shown(name), "notebook": "", "fault": fault} for name, fault in left_out.items()]
         self.records, self.orders = {}, {}
 
     def prepare(self):
@@ -98,11 +100,16 @@ class _Task:
         if self.out != self.course:
             folders.copy_course(self.course, self.out)
         self.book = Gradebook(self.out)
+        self.book.check(self.stems)
 
     def collect(self):
         """A record for each student and notebook; an order for each that is new or has changed."""
         for student in self.students:
-            found, remarks = collecting.collect(self.submissions, student, self.releases)
+            try:
+                found, remarks = collecting.collect(self.submissions, student, self.releases)
+            except Exception as error:  # a folder that nobody has thought of
+                fault = f"the folder cannot be read ({type(error).__name__}: {folders.shown(str(error)[:200])})"
+                found, remarks = [collecting.Submission(student, stem, findings=[fault]) for stem in self.stems], []
             found = [submission for submission in found if submission.stem in self.stems]
             for number, submission in enumerate(found):
                 record = self._record(submission)
@@ -112,13 +119,14 @@ class _Task:
     def _record(self, submission):
         place = self._place(submission.student, submission.stem)
         record = {"student": submission.student, "stem": submission.stem, "findings": submission.findings, "handed_in": submission.path is not None,
-                  "results": {}, "walls": [], "graded": False}
+                  "readable": submission.cells is not None, "results": {}, "walls": [], "graded": False}
         if submission.cells is None:
             return record
         try:
             return self._order(submission, record, place)
         except Exception as error:  # a notebook that nobody has thought of costs its own grade, and is told
-            record["findings"] = [*record["findings"], f"it could not be prepared ({type(error).__name__}: {str(error)[:200]})"]
+            record["findings"] = [*record["findings"], f"it could not be prepared ({type(error).__name__}: {folders.shown(str(error)[:200])})"]
+            record.pop("key", None)  # else it would stand for something that was run
             return record
 
     def _order(self, submission, record, place):
@@ -126,13 +134,16 @@ class _Task:
 
         stem, release, source = submission.stem, self.releases[submission.stem], self.sources[submission.stem]
         book, extra, findings = repair.repair(submission.cells, release, source)
-        steps = slices.steps(book, release, results.parameters(stem, "smoke"), extra)
+        surplus, lines = slices.too_much(book, release, extra)
+        findings += lines
+        steps = slices.steps(book, release, results.parameters(stem, "smoke"), [*extra, *surplus])
         for step in steps:
             name = book.cells[step["cell"]].metadata.get("nbgrader", {}).get("grade_id", "a cell of their own")
             findings += [f"{name} {phrase}: look at it" for phrase in oddities(step["source"]) if step["role"] in (slices.OWN, slices.EXERCISE)]
-        files = _files(submission.path.parent)
+        files, stamps, lines = collecting.beside(submission.path.parent)
+        findings += lines
         text = nbformat.writes(book)
-        key = runtime.digest(VERSION, text, json.dumps(steps), json.dumps(vars(self.limits)), nbformat.writes(source), _listing(files))
+        key = runtime.digest(VERSION, text, json.dumps(steps), json.dumps(vars(self.limits)), nbformat.writes(source), collecting.listing(files), stamps)
         record |= {"key": key, "findings": [*submission.findings, *findings], "text": text,
                    "checks": {cell.metadata.nbgrader.grade_id: place for place, cell in enumerate(book.cells)
                               if cell.metadata.get("nbgrader", {}).get("grade") and cell.cell_type == "code"},
@@ -144,7 +155,7 @@ class _Task:
             return old | {"findings": record["findings"], "text": text, "graded": graded}
         self.orders[submission.student, stem] = {
             "notebook": str(place.with_suffix(".ipynb")), "executed": str(executed), "steps": steps, "limits": vars(self.limits),
-            "files": str(files) if files else None, "stamps": [str(submission.path.parent / name) for name in STAMPS]}
+            "files": str(submission.path.parent) if files else None, "stamps": stamps}
         return record
 
     def run(self, jobs, scratch):
@@ -159,10 +170,15 @@ class _Task:
                 local.worker = Worker()
                 workers.append(local.worker)
             order = self.orders[key] | {"scratch": scratch}
-            with runtime.writing(order["notebook"]) as path:
-                path.write_text(self.records[key]["text"], encoding="utf8")
-            pathlib.Path(order["executed"]).parent.mkdir(parents=True, exist_ok=True)
-            return local.worker.run(order, self.limits.patience(whole=True))
+            try:
+                with runtime.writing(order["notebook"]) as path:
+                    path.write_text(self.records[key]["text"], encoding="utf8")
+                pathlib.Path(order["executed"]).parent.mkdir(parents=True, exist_ok=True)
+                return local.worker.run(order, self.limits.patience(whole=True))
+            except OSError as error:
+                return {"failed": f"'{error.filename or order['notebook']}' cannot be written ({error.strerror or error})"}
+            except Exception as error:  # costs this submission's grade, and nobody else's
+                return {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
 
         pool = concurrent.futures.ThreadPoolExecutor(max(1, min(jobs, len(self.orders) or 1)))
         try:
@@ -175,7 +191,7 @@ class _Task:
             for worker in workers:
                 worker.stop()
             pool.shutdown()
-        if answers and all(answer.get("failed") for answer in answers):
+        if answers and all(answer.get("failed") for answer in answers) and not any(record["graded"] for record in self.records.values()):
             raise MiniclipError(f"not one submission could be run on this machine, so nothing was graded: {answers[0]['failed']}")
         for record in self.records.values():
             self._refresh_feedback(record)
@@ -186,8 +202,11 @@ class _Task:
             record.pop("key")
             return
         record |= {"results": answer["results"], "walls": answer["walls"]}
-        for stamp in filter(os.path.isfile, order["stamps"]):
-            shutil.copyfile(stamp, pathlib.Path(order["executed"]).with_name(os.path.basename(stamp)))
+        for name in collecting.STAMPS:
+            file = pathlib.Path(order["executed"]).with_name(name)
+            file.unlink(missing_ok=True)
+            if name in order["stamps"]:
+                file.write_text(order["stamps"][name], encoding="utf8")
         self._write(record)
         self._take(record)
 
@@ -198,7 +217,7 @@ class _Task:
             record["graded"] = True
         except MiniclipError as error:
             record["findings"] = [*record["findings"], str(error)]
-        record.pop("shown", None)
+        record.pop("shown", None)  # which page of feedback is there
         self._write(record)
         self._refresh_feedback(record)
         self.say(f"  {record['student']} {record['stem']}: {scores.brief(record)}")
@@ -207,16 +226,17 @@ class _Task:
         """Feedback is made again when a grade or a comment has changed since, by a person too."""
         if not record["graded"]:
             return
-        digest = self.book.points(record["student"], record["stem"])[1]
         page = self.out / "feedback" / record["student"] / record["stem"] / f"{record['stem']}.html"
-        if record.get("shown") == digest and page.is_file():
-            return
         try:
+            digest = self.book.points(record["student"], record["stem"])[1]
+            if record.get("shown") == digest and page.is_file():
+                return
             self.book.feedback(record["student"], record["stem"])
             record["shown"] = digest
             self._write(record)
         except MiniclipError as error:
-            record["findings"] = [*record["findings"], str(error)]
+            record["findings"] = [*(line for line in record["findings"] if line != str(error)), str(error)]
+            record["refused"] = True
 
     def _place(self, student, stem):
         return self.out / RECORDS / student / f"{stem}.json"
@@ -226,7 +246,12 @@ class _Task:
 
     def _write(self, record):
         with runtime.writing(self._place(record["student"], record["stem"])) as path:
-            path.write_text(json.dumps({key: value for key, value in record.items() if key not in ("findings", "text")}, indent=1), encoding="utf8")
+            path.write_text(json.dumps({key: value for key, value in record.items() if key not in ("findings", "text", "refused")}, indent=1), encoding="utf8")
+
+    def ungraded(self):
+        """How many readable notebooks, and folders of students, are without a grade or a page of feedback."""
+        names = sum("nbgrader cannot take this name" in fault["fault"] for fault in self.left_out)
+        return names + sum(record["readable"] and (not record["graded"] or record.get("refused", False)) for record in self.records.values())
 
     def walls(self):
         """The walls that were up in every kernel, and those of a single one."""
@@ -234,19 +259,9 @@ class _Task:
         return sorted(set.intersection(*sets)) if sets else []
 
 
-def _files(folder):
-    """The folder of a notebook when it holds other files to go along, at most `FILES`; None else."""
-    others = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and ".ipynb" not in path.name and path.name not in STAMPS
-              and not path.name.startswith(".")]
-    return folder if others and sum(path.stat().st_size for path in others) <= FILES else None
-
-
-def _listing(folder):
-    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*")) if path.is_file()] if folder else []
-
-
 def _read(place):
     try:
-        return json.loads(place.read_text(encoding="utf8"))
+        found = json.loads(place.read_text(encoding="utf8"))
+        return found if isinstance(found, dict) else {}
     except (OSError, ValueError):
         return {}

@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -21,10 +23,16 @@ QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS":
          "MINICLIP_COURSE": "1"}
 
 
+# What Python, its libraries and the package look at; nothing else of the instructor's is handed on. The last line is Windows'.
+PASSED = re.compile(r"""PATH | HOME | USER | LOGNAME | SHELL | TERM | TZ | LANG | LANGUAGE | LC_\w+ | TMPDIR | TEMP | TMP | VIRTUAL_ENV | CONDA_PREFIX | LD_LIBRARY_PATH | DYLD_\w+
+    | XDG_CACHE_HOME | HF_HOME | HF_HUB_CACHE | TORCH_HOME | PYTHON\w+ | MINICLIP_\w+ | (OMP|GOMP|KMP|MKL|OPENBLAS|MALLOC)_\w+
+    | SYSTEMROOT | SYSTEMDRIVE | WINDIR | COMSPEC | PATHEXT | USERPROFILE | USERNAME | APPDATA | LOCALAPPDATA | PROGRAMDATA | NUMBER_OF_PROCESSORS | PROCESSOR_\w+""", re.VERBOSE)
+
+
 def environment():
-    """The environment of a kernel: this one's without what looks like a secret, and with `QUIET`."""
-    secret = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "ACCESS_KEY", "SSH_AUTH_SOCK")
-    kept = {name: value for name, value in os.environ.items() if not any(word in name.upper() for word in secret)}
+    """The environment of a kernel: of this one's what is on the list `PASSED` and does not look like a secret, and `QUIET`."""
+    secret = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "ACCESS_KEY")
+    kept = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name.upper()) and not any(word in name.upper() for word in secret)}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return kept | QUIET
 
@@ -33,6 +41,22 @@ def scratch_base():
     """A new folder for the folders of kernels, on a short path: that of a Unix socket has at most 107 characters."""
     folder = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="mc", dir=folder if len(folder) < 40 or os.name != "posix" else "/tmp")
+
+
+def remove_tree(folder):
+    """Remove a folder that a learner's code filled, as far as that goes; no error. Thousands of nested folders are too deep for `shutil.rmtree`."""
+    folder = os.fspath(folder)
+    if os.name == "posix":
+        subprocess.run(["rm", "-rf", "--", folder], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    else:
+        with contextlib.suppress(OSError, RecursionError):
+            shutil.rmtree(folder)
+
+
+def _left_behind(folder, names):
+    """What is not copied beside a learner's notebook: other notebooks, hidden files, and pipes, sockets and devices, which copying would wait for."""
+    plain = {name for name in names if any(kind(os.lstat(os.path.join(folder, name)).st_mode) for kind in (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK))}
+    return {name for name in names if name not in plain or name.startswith(".") or name.endswith(".ipynb")}
 
 
 class Nursery:
@@ -93,7 +117,7 @@ class Kernel:
         self._killed = False
         work = pathlib.Path(self.scratch, "work")
         if files:
-            shutil.copytree(files, work, symlinks=True, ignore=shutil.ignore_patterns("*.ipynb", ".*"))
+            shutil.copytree(files, work, symlinks=True, ignore=_left_behind)
         for folder in (work, work.parent / "home", work.parent / "tmp"):
             folder.mkdir(exist_ok=True)
         try:
@@ -175,19 +199,20 @@ class Kernel:
             return f"used more than {self._limits.memory_mb} MB of memory"
         if tasks > self._limits.processes:
             return f"started more than {self._limits.processes} threads and processes"
-        if self._written() > 2 * self._limits.file_mb:
+        if self._written(2 * self._limits.file_mb) > 2 * self._limits.file_mb:
             return f"wrote more than {2 * self._limits.file_mb} MB of files"
         return ""
 
-    def _written(self):
+    def _written(self, enough):
+        """MiB below the scratch folder, at least 4 kB for each entry; no more is looked at once it is `enough`."""
         found, folders = 0, [self.scratch]
-        while folders:
+        while folders and found <= enough * 2**20:
             try:
                 for entry in os.scandir(folders.pop()):
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
-                    else:
-                        found += entry.stat(follow_symlinks=False).st_blocks * 512 if os.name == "posix" else entry.stat().st_size
+                    size = entry.stat(follow_symlinks=False)
+                    found += max(4096, size.st_blocks * 512 if os.name == "posix" else size.st_size)
             except OSError:
                 continue
         return found / 2**20
@@ -237,4 +262,4 @@ class Kernel:
         if hasattr(self, "client"):
             self.client.stop_channels()
             self.client.context.destroy(linger=0)
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        remove_tree(self.scratch)

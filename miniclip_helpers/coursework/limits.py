@@ -147,6 +147,12 @@ userfaultfd fanotify_init memfd_create shmget msgget semget sched_setaffinity sc
 settimeofday clock_settime adjtimex clock_adjtime sethostname setdomainname swapon swapoff syslog iopl ioperm quotactl acct reboot init_module finit_module
 delete_module kexec_load kexec_file_load"""
 
+# Landlock does not look at these. They do nothing and say that it is done: `runtime.writing` sets the mode of its own files.
+_IDLE = """chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes utimensat futimesat
+setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat file_setattr"""
+_NUMBERS = {"fchmodat2": 452, "setxattrat": 463, "removexattrat": 466, "file_setattr": 469}  # the same on every processor; an older libseccomp lacks the names
+_OWNERS = {"fcntl": (8, 10, 15), "ioctl": (0x8901, 0x8902)}  # F_SETOWN, F_SETSIG, F_SETOWN_EX, FIOSETOWN, SIOCSPGRP: by these a file sends signals to any process
+
 
 def _calls(limits, scratch):
     """New processes, sockets that leave the machine, connections, signals to others and ways round all that are refused by the kernel itself."""
@@ -160,13 +166,19 @@ def _calls(limits, scratch):
     refused |= {"kill": [(arg(0, pyseccomp.NE, os.getpid()),)], "tgkill": [(arg(0, pyseccomp.NE, os.getpid()),)],
                 "clone": [(arg(0, pyseccomp.MASKED_EQ, 0x10000, 0),)],  # CLONE_THREAD is not set: a process, not a thread
                 "prlimit64": [(arg(0, pyseccomp.NE, 0),)]}
+    refused |= {name: [(arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, what),) for what in asked] for name, asked in _OWNERS.items()}
     try:
+        for name in _IDLE.split():
+            _rule(wall, pyseccomp.ERRNO(0), name)
         for name, cases in refused.items():
             for case in cases:
                 _rule(wall, denied, name, *case)
         for name in ("clone3", "io_uring_setup"):  # "not there": the C library then takes clone, whose flags can be looked at
             _rule(wall, pyseccomp.ERRNO(errno.ENOSYS), name)
-        _rule(wall, pyseccomp.ERRNO(errno.EACCES), "socket", arg(0, pyseccomp.NE, 1))  # 1: AF_UNIX, by which the kernel is spoken to
+        for name in ("socket", "socketpair"):
+            _rule(wall, pyseccomp.ERRNO(errno.EACCES), name, arg(0, pyseccomp.NE, 1))  # 1: AF_UNIX, by which the kernel is spoken to
+            for kind in (0, *range(2, 16)):  # 1: streams, which need `connect`; a datagram finds any socket of this machine
+                _rule(wall, pyseccomp.ERRNO(errno.EACCES), name, arg(1, pyseccomp.MASKED_EQ, 0xF, kind))
         wall.load()
     except OSError:
         return False
@@ -177,6 +189,7 @@ def _rule(wall, action, name, *case):
     import pyseccomp
 
     number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
+    number = _NUMBERS.get(name, -1) if number == -1 else number
     if number != -1:  # -1: this processor, or this libseccomp, does not know it
         wall.add_rule(action, number, *case)
 

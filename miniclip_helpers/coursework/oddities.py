@@ -5,18 +5,24 @@ Reading finds what is meant openly. The hidden tests hold out against it; this s
 
 import ast
 
+from .slices import _plain
+
 LIBRARIES = {"checks", "np", "numpy", "torch", "F", "miniclip_helpers", "builtins"}
 REACHING = {"sys._getframe", "sys._current_frames", "sys.settrace", "sys.setprofile", "inspect.stack", "inspect.currentframe", "gc.get_objects", "gc.get_referrers"}
+FRAMES = {"tb_frame", "f_back", "f_locals", "f_globals", "gi_frame", "cr_frame", "ag_frame"}
+INNER = {"__path__", "__builtins__", "__code__", "__globals__"} | FRAMES
+HOOKS = {"reference", "input_transformers_post", "set_custom_exc", "ast_transformers"}
+MAGICS = {"run_line_magic", "run_cell_magic", "system", "getoutput"}
 
 
 def oddities(source):
-    """A phrase for each thing in a cell at which to look, in order; none where the cell is no plain Python."""
+    """A phrase for each thing in a cell at which to look, in order; none where the cell is no Python; magics are read as the calls that they become."""
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(_plain(source))
+        magics = {id(node.value.func) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in MAGICS and isinstance(node.value, ast.Call)}
+        return list(dict.fromkeys(phrase for node in ast.walk(tree) if id(node) not in magics for phrase in _of(node)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    found = [phrase for node in ast.walk(tree) for phrase in _of(node)]
-    return list(dict.fromkeys(found))
 
 
 def _of(node):
@@ -31,13 +37,34 @@ def _of(node):
             yield f"replaces a part of {_dotted(node.args[0])}"
         elif name in REACHING:
             yield f"reaches into the interpreter by {name}"
+        elif isinstance(node.func, ast.Attribute) and node.func.attr == "run_cell_magic" and len(node.args) == 3 and isinstance(node.args[2], ast.Constant):
+            yield from oddities(str(node.args[2].value))
         elif name.startswith(("checks.solution", "checks.exercise")):
             yield f"asks for a solution by {name}"
-    elif isinstance(node, ast.Attribute) and node.attr in ("reference", "input_transformers_post", "set_custom_exc", "ast_transformers"):
+    elif isinstance(node, ast.Attribute) and node.attr in HOOKS | INNER:
         yield f"uses .{node.attr}"
+    elif isinstance(node, ast.Attribute) and _dotted(node) == "sys.modules":
+        yield "reaches into the interpreter by sys.modules"
+    elif isinstance(node, ast.Name) and node.id in ("get_ipython", "__import__", *INNER):
+        yield f"uses {node.id}"
+    elif isinstance(node, ast.Constant) and node.value in INNER:
+        yield f"names {node.value}"
+    elif isinstance(node, ast.Subscript) and _library_of(node.value):
+        yield f"reaches into {_library_of(node.value)}"
     elif isinstance(node, (ast.Import, ast.ImportFrom)):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-        yield from (f"imports {name}" for name in names if name.startswith("miniclip_helpers.checks"))
+        yield from (f"imports {name}" for name in names if name.startswith("miniclip_helpers.checks") or name.partition(".")[0] == "importlib")
+
+
+def _library_of(node):
+    """"np" of `vars(np)` and of `np.__dict__`; "" of any other."""
+    if isinstance(node, ast.Call) and _dotted(node.func) == "vars" and node.args:
+        node = node.args[0]
+    elif isinstance(node, ast.Attribute) and node.attr == "__dict__":
+        node = node.value
+    else:
+        return ""
+    return _dotted(node) if _dotted(node).partition(".")[0] in LIBRARIES else ""
 
 
 def _dotted(node):

@@ -2,8 +2,12 @@
 
 import collections
 import copy
+import html
+import itertools
 import re
 
+_LOOSE = r"[\s\\]*"  # what a browser or markdown overlooks within the name of a scheme
+_SCRIPT = re.compile("(" + "|".join(_LOOSE.join(word) for word in ("javascript", "vbscript")) + rf"|data(?={_LOOSE}:{_LOOSE}(?:text|image/svg)))(?={_LOOSE}:)", re.IGNORECASE)
 _CHECK = re.compile(r"""checks\.check\(\s*["']([^"']+)["']""")
 
 
@@ -16,20 +20,55 @@ def clean(book):
         source = cell.get("source", "")
         source = "".join(map(str, source)) if isinstance(source, list) else str(source)
         make = {"code": v4.new_code_cell, "markdown": v4.new_markdown_cell}.get(cell.get("cell_type"), v4.new_raw_cell)
-        fresh = make(source.replace("\r\n", "\n"))
+        fresh = make(_encodable(source.replace("\r\n", "\n")))
         name = cell.get("id")
         if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
             seen[name] += 1
             fresh.id = name if seen[name] == 1 else f"{name[:55]}-copy{seen[name]}"
         metadata = cell.get("metadata")
-        for key, kind in (("tags", list), ("nbgrader", dict)):
-            if isinstance(metadata, dict) and isinstance(metadata.get(key), kind):
-                fresh.metadata[key] = copy.deepcopy(metadata[key])
+        metadata = metadata if isinstance(metadata, dict) else {}
+        if isinstance(metadata.get("nbgrader"), dict):
+            fresh.metadata["nbgrader"] = copy.deepcopy(metadata["nbgrader"])
+        if isinstance(metadata.get("tags"), list):
+            fresh.metadata["tags"] = list(dict.fromkeys(tag for tag in metadata["tags"] if isinstance(tag, str) and re.fullmatch(r"[\w.:-]+", tag, re.ASCII)))
         if fresh.cell_type == "markdown" and isinstance(cell.get("attachments"), dict):
-            fresh.attachments = {str(name): {kind: text for kind, text in kinds.items() if str(kind).startswith("image/") and isinstance(text, str)}
-                                 for name, kinds in cell["attachments"].items() if isinstance(kinds, dict)}  # drawings in a written answer
+            pictures = {_encodable(str(name)): {kind: text for kind, text in kinds.items() if _picture(kind, text)}
+                        for name, kinds in cell["attachments"].items() if isinstance(kinds, dict)}
+            fresh.attachments = {name: kinds for name, kinds in pictures.items() if kinds}  # drawings in a written answer
         made.cells.append(fresh)
     return made
+
+
+def _encodable(text):
+    """Without halves of letters, which JSON may hold and no file in UTF-8."""
+    return text.encode("utf8", "replace").decode("utf8")
+
+
+def _picture(kind, text):
+    return re.fullmatch(r"image/[a-z.+-]{1,20}", str(kind)) and isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9+/=\s]*", text)
+
+
+def harmless(text):
+    """A learner's markdown without HTML and links of their own that would run in the browser of who marks it: a space parts what makes them so.
+
+    An entity in the place of "<" would be shown as such within code and formulas; a space can be read in both.
+    """
+    plain = text
+    for _ in range(3):  # entities of entities
+        plain = html.unescape(plain)
+    text = plain if len(_SCRIPT.findall(plain)) > len(_SCRIPT.findall(text)) else text
+    return re.sub(r"<(?=[A-Za-z/!?])", "< ", _SCRIPT.sub(r"\1 ", text))
+
+
+def _renders(cell):
+    """Whether nbconvert can show a markdown cell: if not, nobody gets a page."""
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    try:
+        MarkdownWithMath(renderer=IPythonRenderer(escape=False, attachments=cell.get("attachments", {}))).render(cell.source)
+        return True
+    except Exception:  # of nbconvert, of mistune, of Python
+        return cell.cell_type != "markdown"
 
 
 def same(one, other):
@@ -193,8 +232,6 @@ class _Repair:
             if stands is not None or above.id in ids:
                 place = 1 + (self._place(stands) if stands is not None else ids[above.id])
                 break
-        if cell.id in ids:
-            cell.id = f"{cell.id[:55]}-back"
         self.cells.insert(place, cell)
 
     def _place(self, cell):
@@ -206,9 +243,20 @@ class _Repair:
     def finish(self):
         from nbformat.v4 import new_notebook
 
+        seen = set()
+        for cell in self.cells:  # else nbformat would give new ones by chance, and what is unchanged would run again
+            if cell.id in seen:
+                cell.id = next(name for number in itertools.count(2) if (name := f"{cell.id[:50]}-{number}") not in seen)
+            seen.add(cell.id)
         book = new_notebook(cells=self.cells, metadata=copy.deepcopy(self.release.metadata))
+        given = {cell.source.strip() for cell in self.release.cells}
         for cell in book.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
+            elif cell.source.strip() not in given:
+                cell.source = harmless(cell.source)
+                if not _renders(cell):
+                    self.say(f"a {cell.cell_type} cell cannot be shown as it is (a picture that is not there, for instance); its text is shown as it was typed")
+                    cell.source = re.sub("^", "    ", cell.source, flags=re.MULTILINE)
         extra = {id(cell) for cell in self.extra}
         return book, [place for place, cell in enumerate(book.cells) if id(cell) in extra], self.findings

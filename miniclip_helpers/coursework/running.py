@@ -5,15 +5,26 @@
 
 import asyncio
 import json
+import re
 import sys
 import time
 
 from .. import runtime
 from ..errors import MiniclipError
 from .limits import Limits
+from .outputs import error, plain, recorder, veiled
 
 GRACE = 3  # seconds between an interrupt and the kill
-KEPT = {"text/plain", "text/latex", "image/png", "image/jpeg"}  # no HTML, no JavaScript: an instructor's browser shows what is left
+HIDDEN = "### BEGIN HIDDEN TESTS"
+CHANGED = "the checker itself was changed: it accepts a wrong answer. Something in this notebook alters the checks, or the machinery that runs cells."
+# In the place of the answer, for the hidden test once more: it calls the answer, so that whatever that does to the checker is done, and returns what is wrong.
+WRONG = """def _wrong(*inputs, **named):
+    try:
+        {answer}(*inputs, **named)
+    except BaseException:
+        pass
+    return 0.0
+"""
 TEACHING = 4  # unchanged cells of the series get this many times the seconds: their length is not the learner's fault
 
 
@@ -23,33 +34,6 @@ class Stopped(Exception):
     def __init__(self, message, dead):
         super().__init__(message)
         self.dead = dead
-
-
-def recorder(notebook, limit_kb):
-    """An nbclient for cells of `notebook` that keeps the first `limit_kb` of each cell's output, and none that a browser would run."""
-    from nbclient import NotebookClient
-
-    class Recorder(NotebookClient):
-        flood = 0
-
-        def output(self, outs, msg, display_id, cell_index):
-            content = msg["content"]
-            if "data" in content:
-                content["data"] = {kind: value for kind, value in content["data"].items() if kind in KEPT}
-            size = len(content.get("text", "")) + sum(len(str(value)) for value in content.get("data", {}).values())
-            before, self.flood = self.flood, self.flood + size
-            if self.flood <= limit_kb * 1024 or msg["msg_type"] == "error":
-                return super().output(outs, msg, display_id, cell_index)
-            if before <= limit_kb * 1024:
-                msg["content"] = {"name": "stdout", "text": content.get("text", "")[:1000] + f"\n... the rest of this cell's output is left out (limit {limit_kb} kB)\n"}
-                msg["msg_type"] = msg["header"]["msg_type"] = "stream"
-                return super().output(outs, msg, display_id, cell_index)
-            return None
-
-        def handle_comm_msg(self, outs, msg, cell_index):
-            return None
-
-    return Recorder(notebook, allow_errors=True, coalesce_streams=True, store_widget_state=False)
 
 
 class Job:
@@ -74,6 +58,10 @@ class Job:
         waiting, stoppers = list(self._order["steps"]), set()
         self._end = time.monotonic() + self._limits.patience(whole=True)
         while waiting:
+            if time.monotonic() > self._end:
+                for step in waiting:
+                    await self._step(step, stoppers)
+                break
             try:
                 await self._fresh()
                 await self._replay(waiting, stoppers)
@@ -85,6 +73,7 @@ class Job:
                     raise
             finally:
                 self._drop()
+        self._veil()
         return self._results
 
     async def _fresh(self):
@@ -102,9 +91,11 @@ class Job:
             self._kernel = None
 
     async def _replay(self, waiting, stoppers):
-        """Before the first step nothing; after a crash what the rest needs of what has run, without what stopped a kernel."""
+        """Before the first step nothing; after a crash what the rest needs of what has run, without what stopped a kernel, and while there is time."""
         needed = {cell for step in waiting for cell in step["needs"]}
         for step in self._order["steps"]:
+            if time.monotonic() > self._end:
+                return
             done = self._results.get(step["cell"])
             if done and step["role"] != "check" and step["cell"] not in stoppers and (step["cell"] in needed or step["role"] == "own"):
                 outputs = self.notebook.cells[step["cell"]].get("outputs")
@@ -127,6 +118,8 @@ class Job:
         start = time.monotonic()
         try:
             state, message = await self._execute(step)
+            if state == "ok" and step["role"] == "check" and await self._accepts_anything(step):
+                state, message = "error", f"AssertionError: {CHANGED}"
         except Stopped as stop:
             stoppers.add(step["cell"])
             self._settle(step, "stopped", str(stop), time.monotonic() - start)
@@ -135,14 +128,44 @@ class Job:
         else:
             self._settle(step, state, message, time.monotonic() - start)
 
+    async def _accepts_anything(self, step):
+        """Whether the hidden test of a check that passed also passes a wrong answer, or now says of itself that it was changed.
+
+        Seen from outside the kernel: what an answer or a cell did to the judge beside it holds for the wrong answer, too.
+        """
+        before, found, test = step["source"].partition(HIDDEN)
+        call = re.search(r'(\.assess\("[^"]+", )(\w+)', test)
+        if not call:
+            return False
+        cell = self.notebook.cells[step["cell"]]
+        outputs = cell.outputs
+        test = test.replace(call.group(), f"{call.group(1)}_wrong", 1)
+        try:
+            state, message = await self._execute(step | {"source": WRONG.format(answer=call.group(2)) + found + test})
+        finally:
+            cell.outputs = outputs
+        return state == "ok" or "the checker itself was changed" in message
+
+    def _veil(self):
+        """Take the hidden seeds out of whatever came back: an answer can print the cell that tests it."""
+        sources = [step["source"] for step in self._order["steps"] if step["role"] == "check"]
+        seeds = {seed for source in sources for found in re.findall(r"seeds=\[([\d, ]*)\]", source) for seed in re.findall(r"\d{4,}", found)}
+        if not seeds:
+            return
+        hidden = re.compile("|".join(sorted(seeds)))
+        for cell in self.notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs = [veiled(output, hidden) for output in cell.outputs]
+        self._results = veiled(self._results, hidden)
+
     def _settle(self, step, state, message="", seconds=0.0):
         cell = self.notebook.cells[step["cell"]]
         self._results[step["cell"]] = {"role": step["role"], "state": state, "message": message, "seconds": round(seconds, 2)}
         if state == "stopped":
             kept = [output for output in cell.get("outputs", []) if output.output_type != "error"]
-            cell.outputs = [*kept, _error("Stopped", message)]
+            cell.outputs = [*kept, error("Stopped", message)]
         elif step["role"] == "check":
-            cell.outputs = _plain(cell.outputs, state, message)
+            cell.outputs = plain(cell.outputs, state, message)
 
     async def _execute(self, step):
         """("ok", "") or ("error", what was raised). `Stopped` where a limit was passed or the kernel died."""
@@ -150,7 +173,7 @@ class Job:
 
         cell, index = self.notebook.cells[step["cell"]], step["cell"]
         kept, cell.source = cell.source, step["source"]
-        self._recorder.flood = 0
+        self._recorder.flood = self._recorder.errors = 0
         reply = {}
         self._recorder.on_cell_executed = lambda cell, cell_index, execute_reply: reply.update(execute_reply["content"])
         task = asyncio.ensure_future(self._recorder.async_execute_cell(cell, index))
@@ -197,6 +220,10 @@ class Job:
                 self._kernel.interrupt()
                 await self._left(task, GRACE)
                 return message
+        message = self._kernel.excess() if self._kernel.alive() else ""  # what a quick cell leaves behind is not the next one's fault
+        if message:
+            self._kernel.kill()
+            return f"this cell {message}"
         return ""
 
     async def _left(self, task, seconds):
@@ -207,26 +234,6 @@ class Job:
             self._kernel.kill()
             task.cancel()
         await asyncio.wait([task], timeout=5)
-
-
-def _error(name, message):
-    from nbformat.v4 import new_output
-
-    return new_output("error", ename=name, evalue=message, traceback=[message])
-
-
-def _plain(outputs, state, message):
-    """The outputs of a check cell as nbgrader must read them: nothing that counts as a partial grade or, being a warning, as a failure."""
-    from nbformat.v4 import new_output
-
-    found = []
-    for output in outputs:
-        if output.output_type == "stream":
-            found.append(new_output("stream", name="stdout", text=output.text))
-        elif output.output_type in ("display_data", "execute_result"):
-            found.append(new_output("display_data", data=output.data))
-    name, _, text = message.partition(": ")
-    return [*found, _error(name, text or name)] if state != "ok" else found
 
 
 async def _serve(nursery, answers):

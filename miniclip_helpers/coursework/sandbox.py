@@ -4,7 +4,6 @@
 """
 
 import importlib
-import inspect
 import json
 import os
 import signal
@@ -17,31 +16,17 @@ READY = ("numpy", "torch", "torch.nn.functional", "yaml", "PIL.Image", "ipykerne
 
 
 def kernel_class():
-    """An IPython kernel that forgets, before each cell, whatever an earlier cell hung into the machinery that runs cells."""
+    """An IPython kernel that forgets, before each cell, whatever an earlier cell hung into the machinery that runs and judges cells."""
     from ipykernel.ipkernel import IPythonKernel
-    from ipykernel.zmqshell import ZMQInteractiveShell
 
-    original = [(kind, name, value) for kind in ZMQInteractiveShell.__mro__[:-1] for name, value in vars(kind).items() if inspect.isfunction(value)]
-    names = {name for _, name, _ in original}
+    from .machinery import Machinery
 
     class Kernel(IPythonKernel):
         def __init__(self, **options):
             super().__init__(**options)
             self.shell.ask_exit = lambda: None  # exit() would end the kernel a moment later, in the middle of another cell
             self.shell.system = self.shell.getoutput = _no_shell
-            manager = self.shell.input_transformer_manager
-            self._clean = {name: list(getattr(manager, name)) for name in ("cleanup_transforms", "line_transforms", "token_transformers")}
-            self._own = {name for name in names if name in vars(self.shell)}
-
-        def _restore(self):
-            for kind, name, value in original:
-                if vars(kind).get(name) is not value:
-                    setattr(kind, name, value)
-            for name in (names - self._own) & vars(self.shell).keys():
-                del self.shell.__dict__[name]
-            for name, value in self._clean.items():
-                setattr(self.shell.input_transformer_manager, name, list(value))
-            self.shell.ast_transformers, self.shell.input_transformers_post, self.shell.custom_exceptions = [], [], ()
+            self._machinery = Machinery(self)
 
         def raw_input(self, prompt=""):
             """Not IPython's own error, which is a NotImplementedError: an exercise would count as not attempted."""
@@ -50,14 +35,16 @@ def kernel_class():
         getpass = raw_input
 
         async def do_execute(self, *arguments, **options):
-            self._restore()
+            self._machinery.restore()
             return await super().do_execute(*arguments, **options)
 
     return Kernel
 
 
-def _no_shell(*command, **options):
-    raise PermissionError(limits.NO_PROCESSES)
+def _no_shell(command, **options):
+    """For lines like `!pip install x`, which many notebooks begin with: they are told, and cost nothing. No lines, where lines are asked for."""
+    print(limits.NO_PROCESSES)
+    return []
 
 
 def serve_kernel(order):

@@ -1,9 +1,11 @@
 """The tables of a grading: scores.csv, exercises.csv, and what is printed."""
 
 import csv
+import re
 
 from .. import runtime
 from . import limits
+from .folders import shown
 
 REFUSED = (limits.NO_NETWORK, limits.NO_PROCESSES, limits.NO_SIGNALS, limits.NO_INPUT, "MemoryError", "RecursionError", "SystemExit", "Permission denied",
            "checker itself was changed", "SyntaxError", "IndentationError", "calls the solution")
@@ -24,7 +26,7 @@ def write(out, records, sources, book):
     for name, columns, table in (("scores.csv", COLUMNS, rows), ("exercises.csv", EXERCISE_COLUMNS, exercises)):
         kept = [row for row in _read(out / name) if row.get("notebook") not in sources]
         table = sorted(kept + [{key: _safe(value) for key, value in row.items()} for row in table], key=lambda row: (row["student"], row["notebook"]))
-        with runtime.writing(out / name) as path, open(path, "w", encoding="utf8", newline="") as file:
+        with runtime.writing(out / name) as path, open(path, "w", encoding="utf8", errors="replace", newline="") as file:
             writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(table)
@@ -34,13 +36,15 @@ def write(out, records, sources, book):
 def _read(file):
     if not file.is_file():
         return []
-    with open(file, encoding="utf8", newline="") as table:
+    with open(file, encoding="utf8", errors="replace", newline="") as table:
         return list(csv.DictReader(table))
 
 
 def _safe(value):
-    """A text that a spreadsheet takes for a formula gets an apostrophe in front."""
-    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    """A text that a spreadsheet takes for a formula gets an apostrophe in front; what steers a terminal is gone."""
+    if not isinstance(value, str):
+        return value
+    return ("'" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else "") + re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", value)
 
 
 def _graded(source, kind):
@@ -109,17 +113,19 @@ def summary(found, out):
     for student in dict.fromkeys(row["student"] for row in found["rows"]):
         rows = [row for row in found["rows"] if row["student"] == student]
         add = lambda key, rows=rows: sum(row[key] for row in rows)  # noqa: E731
-        lines.append(f"{student:<20} {add('auto_points'):>5g} of {add('auto_max'):<3g} {add('written_points'):>3g} of {add('written_max'):<3g} "
+        lines.append(f"{shown(student):<20} {add('auto_points'):>5g} of {add('auto_max'):<3g} {add('written_points'):>3g} of {add('written_max'):<3g} "
                      f"{add('written_waiting'):>8} {add('passed'):>4} of {add('exercises'):<3}")
     absent = {}
     for fault in found["faults"]:
         if fault["fault"] == "not handed in":
             absent.setdefault(fault["student"], []).append(fault["notebook"])
         else:
-            lines.append(f"  {fault['student']}, {fault['notebook']}: {fault['fault']}")
-    lines += [f"  {student}: not handed in: {', '.join(stems)}" for student, stems in absent.items()]
+            lines.append(f"  {shown(', '.join(filter(None, [fault['student'], fault['notebook']])))}: {shown(fault['fault'])}")
+    lines += [f"  {shown(student)}: not handed in: {', '.join(stems)}" for student, stems in absent.items()]
     lines.append(f"\nsandbox: {', '.join(found['walls'])}" if found["walls"] else "\nnothing had to be run")
     if found["walls"] and "seccomp" not in found["walls"]:
         lines.append("  No seccomp here: only Python-level guards kept code from the network and from new processes. Grade strangers' code on Linux.")
-    lines.append(f"{out / 'scores.csv'}, {out / 'exercises.csv'}, {out / 'feedback'}; {found['seconds']:.0f} s")
+    if found["ungraded"]:
+        lines.append(f"{found['ungraded']} without a grade or feedback, as told above: mend that and grade again")
+    lines.append(shown(f"{out / 'scores.csv'}, {out / 'exercises.csv'}, {out / 'feedback'}; {found['seconds']:.0f} s"))
     return "\n".join(lines)
