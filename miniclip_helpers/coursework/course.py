@@ -13,6 +13,7 @@ from .. import runtime
 from ..errors import DataError, MiniclipError, UsageError
 from ..series.running import pick
 from . import guide
+from .folders import Said
 from .source import source_version
 
 MANIFEST, GRADEBOOK = "course.json", "gradebook.db"
@@ -150,7 +151,7 @@ def _generate(root, stem, gradebook):
 
     config = Config({"CourseDirectory": {"root": str(root.resolve()), "db_url": f"sqlite:///{gradebook.resolve()}", "assignment_id": stem} | guide.COURSE,
                      "ClearSolutions": guide.CLEARED})
-    said = _Said()
+    said = Said()
     log = logging.Logger("nbgrader")
     log.addHandler(said)
     try:
@@ -169,14 +170,3 @@ def scripts_on_path():
         yield
     finally:
         os.environ["PATH"] = path
-
-
-class _Said(logging.Handler):
-    """Keeps what nbgrader logs as an error."""
-
-    def __init__(self):
-        super().__init__(logging.ERROR)
-        self.lines = []
-
-    def emit(self, record):
-        self.lines.append(record.getMessage())

@@ -1,5 +1,6 @@
 """The folder of a course that is graded: find it, read its notebooks, take along what nbgrader needs of it."""
 
+import logging
 import pathlib
 import shutil
 
@@ -67,3 +68,14 @@ def copy_course(course, out):
     except OSError as error:
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error  # that one lists (from, to, why) of each file
         raise MiniclipError(f"the course cannot be copied to '{out}' ({reason}); make room, or name a place that you may write to") from error
+
+
+class Said(logging.Handler):
+    """Keeps what nbgrader logs as an error."""
+
+    def __init__(self):
+        super().__init__(logging.ERROR)
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())

@@ -9,6 +9,7 @@ import warnings
 
 from .. import runtime
 from ..errors import DataError, MiniclipError
+from .folders import Said
 
 EXECUTED = "executed"  # stands for nbgrader's `submitted`, which holds what students handed in and is never written to
 
@@ -51,7 +52,7 @@ class Gradebook:
     def _convert(self, kind, folder, student, stem):
         from nbgrader.coursedir import CourseDirectory
 
-        said = _Said()
+        said = Said()
         log = logging.Logger("nbgrader")
         log.addHandler(said)
         directory = CourseDirectory(config=self._config, log=log, assignment_id=stem)
@@ -123,14 +124,3 @@ def _reason(lines):
     trace = next((line for line in lines if line.startswith("Traceback")), "")
     raised = [line for line in trace.splitlines() if re.match(r"[\w.]+(?:: |$)", line)]
     return raised[-1] if raised else next((line.strip().splitlines()[0] for line in lines if line.strip()), "")
-
-
-class _Said(logging.Handler):
-    """Keeps what nbgrader logs as an error."""
-
-    def __init__(self):
-        super().__init__(logging.ERROR)
-        self.lines = []
-
-    def emit(self, record):
-        self.lines.append(record.getMessage())
