@@ -156,7 +156,7 @@ def _from_bank(exercise_id, stub_cell):
     """The body of a function that hands its inputs on to the first wrong answer of the bank. It brings the bank's text along: a sandbox reads no tests."""
     text = (EXERCISES / f"test_nb{exercise_id[:2]}.py").read_text(encoding="utf8")
     inputs = re.search(r"^def \w+\((.*?)\):", stub_cell, re.MULTILINE).group(1)
-    return "\n".join(["import scipy.stats, sys, unittest.mock as mock", "space = {'__name__': 'answers'}", "with mock.patch.dict(sys.modules, bank=mock.MagicMock(), pytest=mock.MagicMock()):",
+    return "\n".join(["import scipy.stats, unittest.mock as mock", "space = {'__name__': 'answers'}", "with mock.patch.dict('sys.modules', bank=mock.MagicMock(), pytest=mock.MagicMock()):",
                       f"    exec({text!r}, space)", f"return space['BANK'][{exercise_id!r}]['wrong'][0][1]({inputs})"])
 
 

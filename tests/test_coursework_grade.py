@@ -357,13 +357,13 @@ def test_every_fault_has_its_line_and_stops_nobody(graded):
     assert own["01.multi_positive_target"][1] == 0
     lines = [fault["fault"] for fault in found["faults"] if fault["student"] == "faults"]
     for words in ("my homework (2).ipynb; its cells are those of 01_from", "01.l2_normalise: this cell ended the kernel (exit code 0)",
-                  "01.logits: this cell computed for more than 2 s", "01-clip_loss-test: the test was changed", "01.multi_positive_target: the checker itself was changed",
+                  "01.logits: this cell computed for more than 5 s", "01-clip_loss-test: the test was changed", "01.multi_positive_target: the checker itself was changed",
                   "replaces torch.allclose: look at it", "replaces checks.check: look at it"):
         assert any(words in line for line in lines), (words, lines)
         assert words in said
     assert [fault["fault"][:37] for fault in found["faults"] if fault["student"] == "broken"] == ["the file cannot be read as a notebook", "not handed in"]
     assert not [fault for fault in found["faults"] if fault["student"] in ("right", "stub")]
-    assert not [fault for fault in found["faults"] if fault["student"] == "wrong" and not fault["fault"].endswith("look at it")]  # the bank's answers are put in by tricks
+    assert not [fault for fault in found["faults"] if fault["student"] == "wrong"]
 
 
 def test_feedback_is_there_without_hidden_tests_and_submissions_are_as_they_were(graded):
@@ -412,7 +412,7 @@ def test_a_second_run_runs_nothing_and_keeps_what_a_person_gave(graded, monkeypa
         {} if "wrong" in order["executed"] else {"failed": "", "results": {}, "walls": []}))
     found = grading.grade(here, folder / "out", folder / "course", seconds=5, say=lambda *_: None)
     assert {pathlib.Path(path).parts[-3:-1] for path in ran} == {("wrong", START), ("stub", START)}
-    assert "it could not be run: not here" in [fault["fault"] for fault in found["faults"] if fault["student"] == "wrong"]
+    assert [fault["fault"] for fault in found["faults"] if fault["student"] == "wrong"] == ["it could not be run: not here"]
 
 
 def test_a_grading_that_was_killed_goes_on(graded, tmp_path, monkeypatch):
