@@ -7,7 +7,7 @@ import textwrap
 
 import nbformat
 
-from miniclip_helpers.coursework.anatomy import STUB, exercises_in, test_id
+from miniclip_helpers.coursework.anatomy import STUB, check_id, exercises_in
 
 EXERCISES = pathlib.Path(__file__).resolve().parent / "exercises"
 
@@ -165,10 +165,7 @@ def graded_cells(book):
     return {cell.metadata["nbgrader"]["grade_id"]: cell for cell in book.cells if "nbgrader" in cell.metadata}
 
 
-def test_cells(book):
+def check_cells(book):
     """{exercise id: check cell} of a notebook that belongs to a course."""
     named = graded_cells(book)
-    return {graded.exercise_id: named[test_id(graded.exercise_id)] for graded in exercises_in(book)}
-
-
-test_cells.__test__ = False  # a helper, and no test for pytest
+    return {graded.exercise_id: named[check_id(graded.exercise_id)] for graded in exercises_in(book)}

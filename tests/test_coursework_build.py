@@ -14,7 +14,7 @@ import sysconfig
 
 import nbformat
 import pytest
-from coursework_submissions import answer_exercise, test_cells, with_faults
+from coursework_submissions import answer_exercise, check_cells, with_faults
 
 from miniclip_helpers import checks, coursework
 from miniclip_helpers.cli import main
@@ -212,7 +212,7 @@ def run_cell(cell, space):
 @pytest.mark.parametrize("stem", STEMS)
 def test_a_source_earns_its_points_and_wrong_answers_and_stubs_do_not(whole, stem):
     book, stubs = version(whole, "source", stem), version(whole, "release", stem)
-    space, tests = imported(book), test_cells(book)
+    space, tests = imported(book), check_cells(book)
     for graded in anatomy.exercises_in(book):
         run_cell(graded.exercise, space)
         run_cell(tests[graded.exercise_id], space)
@@ -228,7 +228,7 @@ def test_a_source_earns_its_points_and_wrong_answers_and_stubs_do_not(whole, ste
 
 def test_points_stand_in_the_gradebook(whole):
     held = dict(query(whole, "select b.name, g.max_score from base_cell b join grade_cells g on g.id = b.id"))
-    expected = {anatomy.test_id(name): item.points for name, item in checks.exercises().items()}
+    expected = {anatomy.check_id(name): item.points for name, item in checks.exercises().items()}
     expected |= {anatomy.grade_id(name): question.points for name, question in written.questions().items()}
     assert held == expected
     assert sorted(name for (name,) in query(whole, "select name from assignment")) == STEMS

@@ -154,11 +154,11 @@ def _replaced():
         module, _, inner = place.partition(":")
         found = sys.modules.get(module)
         for name, thing in list(vars(getattr(found, inner) if inner else found).items()) if found else ():
-            if _written_here(thing):
+            if written_here(thing):
                 yield f"{place.replace(':', '.')}.{name}"
 
 
-def _written_here(thing):
+def written_here(thing):
     """Whether a function, a class, or an object that is called like one, comes from the notebook itself."""
     if type(thing) is functools.partial:
         thing = thing.func

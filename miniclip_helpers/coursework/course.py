@@ -13,7 +13,7 @@ from .. import runtime
 from ..errors import DataError, MiniclipError, UsageError
 from ..series.running import pick
 from . import guide
-from .folders import Said
+from .folders import Said, check_nbgrader
 from .source import source_version
 
 MANIFEST, GRADEBOOK = "course.json", "gradebook.db"
@@ -29,7 +29,7 @@ def build(out, notebooks=(), seed=None, say=print):
     out, stems = pathlib.Path(out).absolute(), sorted(pick(notebooks))
     if not stems:
         raise MiniclipError(f"there are no notebooks in '{runtime.notebooks_dir()}'; unset MINICLIP_NOTEBOOKS, or let it name a folder that has some")
-    _check_nbgrader()
+    check_nbgrader()
     (known_seed, held), recorded = _held(out), _recorded(out)
     seed = known_seed if seed is None else seed
     sources = {stem: _source_text(stem, seed) for stem in stems}
@@ -46,13 +46,6 @@ def build(out, notebooks=(), seed=None, say=print):
     say("\n".join(f"{stem}: {what}" for stem, what in done.items()))
     say(f"\nThe course stands in {out}. Read its README.md; give students what is in release/, and nothing else.")
     return done
-
-
-def _check_nbgrader():
-    try:
-        import nbgrader  # noqa: F401
-    except ImportError as error:
-        raise MiniclipError(f"coursework needs nbgrader ({error}); `uv sync` installs it in a checkout, `pip install nbgrader` elsewhere") from error
 
 
 def _held(out):

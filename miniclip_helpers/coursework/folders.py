@@ -18,6 +18,14 @@ def is_course(folder):
     return any((folder / name).is_file() for name in ("gradebook.db", "course.json", "nbgrader_config.py"))
 
 
+def check_nbgrader():
+    """Raise a `MiniclipError` that says how to get it where nbgrader is not installed."""
+    try:
+        import nbgrader  # noqa: F401
+    except ImportError as error:
+        raise MiniclipError(f"coursework needs nbgrader ({error}); `uv sync` installs it in a checkout, `pip install nbgrader` elsewhere") from error
+
+
 def find_course(submissions, out, course):
     """The course's folder: the one named, else `out`, else the one around the submissions."""
     for folder in [course] if course else [out, submissions.parent]:

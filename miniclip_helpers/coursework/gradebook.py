@@ -9,7 +9,7 @@ import warnings
 
 from .. import runtime
 from ..errors import DataError, MiniclipError
-from .folders import Said
+from .folders import Said, check_nbgrader
 
 EXECUTED = "executed"  # stands for nbgrader's `submitted`, which holds what students handed in and is never written to
 
@@ -87,11 +87,9 @@ class Gradebook:
 
 def _converters():
     """nbgrader's Autograde without the execution, which is done, and its feedback without hidden tests; both for one submission alone."""
-    try:
-        from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
-        from nbgrader import converters, preprocessors, utils
-    except ImportError as error:
-        raise MiniclipError(f"grading needs nbgrader ({error}); `uv sync` installs it in a checkout, `pip install nbgrader` elsewhere") from error
+    check_nbgrader()
+    from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
+    from nbgrader import converters, preprocessors, utils
 
     class ClearTests(preprocessors.ClearHiddenTests):
         def preprocess_cell(self, cell, resources, cell_index):

@@ -54,17 +54,18 @@ def grade(submissions, out, course=None, notebooks=(), jobs=None, seconds=30, me
 @contextlib.contextmanager
 def _alone(out):
     """One grading at a time in a folder: two would write over each other."""
-    (out / RECORDS).mkdir(parents=True, exist_ok=True)
-    with open(out / RECORDS / "lock", "w", encoding="utf8") as file:
-        try:
-            import fcntl
+    import filelock
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
-        except OSError as error:
-            raise UsageError(f"another grading is at work in '{out}'; wait until it has ended") from error
+    (out / RECORDS).mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(out / RECORDS / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise UsageError(f"another grading is at work in '{out}'; wait until it has ended") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -95,7 +96,10 @@ class _Task:
 
     def prepare(self):
         """The notebooks of the course in memory, its gradebook in `out`."""
+        import nbformat
+
         self.sources = folders.versions(self.course, "source", self.stems)
+        self.source_texts = {stem: nbformat.writes(book) for stem, book in self.sources.items()}
         self.releases = folders.versions(self.course, "release", folders.stems(self.course, ()))
         if self.out != self.course:
             folders.copy_course(self.course, self.out)
@@ -143,7 +147,7 @@ class _Task:
         files, stamps, lines = collecting.beside(submission.path.parent)
         findings += lines
         text = nbformat.writes(book)
-        key = runtime.digest(VERSION, text, json.dumps(steps), json.dumps(vars(self.limits)), nbformat.writes(source), collecting.listing(files), stamps)
+        key = runtime.digest(VERSION, text, json.dumps(steps), json.dumps(vars(self.limits)), self.source_texts[stem], collecting.listing(files), stamps)
         record |= {"key": key, "findings": [*submission.findings, *findings], "text": text,
                    "checks": {cell.metadata.nbgrader.grade_id: place for place, cell in enumerate(book.cells)
                               if cell.metadata.get("nbgrader", {}).get("grade") and cell.cell_type == "code"},
@@ -160,8 +164,10 @@ class _Task:
 
     def run(self, jobs, scratch):
         """Carry out the orders, `jobs` at a time; nbgrader takes each as it comes, in this process alone."""
-        for record in self.records.values():
-            if record.get("key") and not record["graded"] and (record["student"], record["stem"]) not in self.orders:
+        for record in (record for key, record in self.records.items() if key not in self.orders):
+            if record["graded"]:
+                self._refresh_feedback(record)
+            elif record.get("key"):
                 self._take(record)
         local, workers, answers = threading.local(), [], []
 
@@ -193,8 +199,6 @@ class _Task:
             pool.shutdown()
         if answers and all(answer.get("failed") for answer in answers) and not any(record["graded"] for record in self.records.values()):
             raise MiniclipError(f"not one submission could be run on this machine, so nothing was graded: {answers[0]['failed']}")
-        for record in self.records.values():
-            self._refresh_feedback(record)
 
     def _settle(self, record, order, answer):
         if answer.get("failed"):
@@ -219,13 +223,12 @@ class _Task:
             record["findings"] = [*record["findings"], str(error)]
         record.pop("shown", None)  # which page of feedback is there
         self._write(record)
-        self._refresh_feedback(record)
+        if record["graded"]:
+            self._refresh_feedback(record)
         self.say(f"  {record['student']} {record['stem']}: {scores.brief(record)}")
 
     def _refresh_feedback(self, record):
         """Feedback is made again when a grade or a comment has changed since, by a person too."""
-        if not record["graded"]:
-            return
         page = self.out / "feedback" / record["student"] / record["stem"] / f"{record['stem']}.html"
         try:
             digest = self.book.points(record["student"], record["stem"])[1]
@@ -235,7 +238,7 @@ class _Task:
             record["shown"] = digest
             self._write(record)
         except MiniclipError as error:
-            record["findings"] = [*(line for line in record["findings"] if line != str(error)), str(error)]
+            record["findings"] = [*record["findings"], str(error)]
             record["refused"] = True
 
     def _place(self, student, stem):

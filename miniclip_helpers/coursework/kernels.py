@@ -53,6 +53,18 @@ def remove_tree(folder):
             shutil.rmtree(folder)
 
 
+def kill_family(process):
+    """Kill a process (psutil's) and all that it started, whatever of it is still there."""
+    import psutil
+
+    family = []
+    with contextlib.suppress(psutil.Error):
+        family = process.children(recursive=True)
+    for one in [process, *family]:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+
+
 def _left_behind(folder, names):
     """What is not copied beside a learner's notebook: other notebooks, hidden files, and pipes, sockets and devices, which copying would wait for."""
     plain = {name for name in names if any(kind(os.lstat(os.path.join(folder, name)).st_mode) for kind in (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK))}
@@ -239,18 +251,8 @@ class Kernel:
 
     def kill(self):
         """Kill it and all that it started."""
-        import psutil
-
         self._killed = True
-        try:
-            family = self.process.children(recursive=True)
-        except psutil.Error:
-            family = []
-        for one in [self.process, *family]:
-            try:
-                one.kill()
-            except psutil.Error:
-                pass
+        kill_family(self.process)
 
     def close(self):
         """Kill it, sweep up what outlived it, and remove its folder."""

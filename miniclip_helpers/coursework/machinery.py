@@ -93,9 +93,9 @@ def _put_back(owner, found, always):
     now = vars(owner)
     for name, value in found.items():
         other = now.get(name)
-        if other is not value and (always or not judging._written_here(other)):
+        if other is not value and (always or not judging.written_here(other)):
             setattr(owner, name, value)
     if isinstance(owner, type):  # a name that hides an inherited one
         inherited = {name for kind in owner.__mro__[1:] for name in vars(kind)}
-        for name in [name for name, value in now.items() if name not in found and name in inherited and isinstance(value, KINDS) and not judging._written_here(value)]:
+        for name in [name for name, value in now.items() if name not in found and name in inherited and isinstance(value, KINDS) and not judging.written_here(value)]:
             delattr(owner, name)

@@ -5,7 +5,7 @@ Reading finds what is meant openly. The hidden tests hold out against it; this s
 
 import ast
 
-from .slices import _plain
+from .slices import plain_python
 
 LIBRARIES = {"checks", "np", "numpy", "torch", "F", "miniclip_helpers", "builtins"}
 REACHING = {"sys._getframe", "sys._current_frames", "sys.settrace", "sys.setprofile", "inspect.stack", "inspect.currentframe", "gc.get_objects", "gc.get_referrers"}
@@ -18,7 +18,7 @@ MAGICS = {"run_line_magic", "run_cell_magic", "system", "getoutput"}
 def oddities(source):
     """A phrase for each thing in a cell at which to look, in order; none where the cell is no Python; magics are read as the calls that they become."""
     try:
-        tree = ast.parse(_plain(source))
+        tree = ast.parse(plain_python(source))
         magics = {id(node.value.func) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in MAGICS and isinstance(node.value, ast.Call)}
         return list(dict.fromkeys(phrase for node in ast.walk(tree) if id(node) not in magics for phrase in _of(node)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):

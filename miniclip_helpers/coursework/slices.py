@@ -102,7 +102,7 @@ def _last(name, place, binders):
 def names(source):
     """(names that a cell binds at its top, names that it needs from before) of its text; "*" among the bound for a star import."""
     try:
-        tree = ast.parse(_plain(source))
+        tree = ast.parse(plain_python(source))
         parts = [(statement, symtable.symtable(ast.unparse(statement), "cell", "exec")) for statement in tree.body]
     except Exception:  # SyntaxError, and whatever a stranger's text makes a parser do
         return frozenset(re.findall(r"^(?:def|class) (\w+)", source, re.MULTILINE)), frozenset()
@@ -125,7 +125,7 @@ def _targets(statement):
     return {node.id for head in heads if head for node in ast.walk(head) if isinstance(node, ast.Name)}
 
 
-def _plain(source):
+def plain_python(source):
     """Without magics and shell lines, which become plain calls; a `ValueError` where IPython does not bear them."""
     if not re.search(r"^[ \t]*%|[?!]|=[ \t]*%", source, re.MULTILINE):
         return source

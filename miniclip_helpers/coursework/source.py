@@ -3,7 +3,7 @@
 from .. import checks, runtime
 from ..errors import DataError
 from . import written
-from .anatomy import BEGIN_SOLUTION, END_SOLUTION, exercises_in, grade_id, question_id, reference_cell, test_id
+from .anatomy import BEGIN_SOLUTION, END_SOLUTION, check_id, exercises_in, grade_id, question_id, reference_cell
 
 SEEDS = 5  # of the hidden test of an exercise
 
@@ -73,7 +73,7 @@ def _mark_exercise(graded, source, seed):
     _mark(graded.exercise, grade_id(graded.exercise_id), solution=True)
     test = HIDDEN.format(id=graded.exercise_id, function=graded.function, seeds=hidden_seeds(graded.exercise_id, seed))
     graded.check.source += "\n" + test
-    _mark(graded.check, test_id(graded.exercise_id), grade=True, locked=True, points=checks.exercise(graded.exercise_id).points)
+    _mark(graded.check, check_id(graded.exercise_id), grade=True, locked=True, points=checks.exercise(graded.exercise_id).points)
 
 
 def _insert_start(book, stem):

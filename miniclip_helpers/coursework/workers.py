@@ -1,12 +1,13 @@
 """Processes that run submissions: one order after another, thrown away and made anew when one dies or is silent."""
 
+import contextlib
 import json
 import os
 import select
 import subprocess
 import sys
 
-from .kernels import START, environment
+from .kernels import START, environment, kill_family
 
 RESERVE = 120  # seconds beyond a job's own limit until its worker is given up
 
@@ -53,15 +54,7 @@ class Worker:
 
         if self._process is None:
             return
-        try:
-            family = psutil.Process(self._process.pid).children(recursive=True)
-        except psutil.Error:
-            family = []
-        self._process.kill()
-        for one in family:
-            try:
-                one.kill()
-            except psutil.Error:
-                pass
+        with contextlib.suppress(psutil.NoSuchProcess):
+            kill_family(psutil.Process(self._process.pid))
         self._process.communicate()
         self._process = None
