@@ -229,6 +229,16 @@ def reachable(url, timeout=3):
     return True
 
 
+def need_network(missing, address, how, instead):
+    """Raise `OfflineError` at once when something must be fetched from `address` and the network is switched off or away.
+
+    missing: what is not where, as a clause. how: the command that fetches it. instead: what does without, as a clause.
+    """
+    if runtime.offline() or not reachable(address):
+        why = "switched off (MINICLIP_OFFLINE or HF_HUB_OFFLINE)" if runtime.offline() else "out of reach"
+        raise OfflineError(f"{missing}, and the network is {why}. Fetch once on a connected machine: {how}. Without: {instead}.")
+
+
 def read_url(url, limit=20_000_000, timeout=TIMEOUT):
     """The bytes at an address, at most `limit` of them. Raises `OfflineError` that says why there is nothing, or too much."""
     import requests

@@ -12,6 +12,7 @@ import torch
 from .errors import ImageError
 
 MAX_PIXELS = 100_000_000  # a 100-megapixel photo is real, a 20,000 x 20,000 one is a decompression bomb
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # Pillow knows more, EPS among them, which would start Ghostscript
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 HALF = (0.5, 0.5, 0.5)
 
@@ -44,6 +45,14 @@ def open_image(source):
         raise ImageError(f"{name} cannot be read as a picture ({_reason(error)}); open and save it anew, or remove it") from error
 
 
+def open_head(source):
+    """A picture's file of which Pillow has read the head alone: its size, its format, its EXIF. source: a path or an open file. Only `FORMATS` are tried."""
+    from PIL import Image
+
+    Image.init()
+    return Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN])  # AVIF is not in every build
+
+
 def _reason(error):
     """The decoder's own words, without the object address or path that Pillow puts into some of them."""
     return "unknown format or damaged" if type(error).__name__ == "UnidentifiedImageError" else str(error) or type(error).__name__
@@ -57,11 +66,11 @@ def _decode(source, name):
     if isinstance(source, (str, os.PathLike)):
         if pathlib.Path(source).is_file() and pathlib.Path(source).stat().st_size == 0:
             raise ImageError(f"{name} is empty (0 bytes); copy it again, or remove it")
-        image = Image.open(source)
+        image = open_head(source)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         if not len(source):
             raise ImageError(f"{name} is empty (0 bytes)")
-        image = Image.open(io.BytesIO(source))
+        image = open_head(io.BytesIO(source))
     elif hasattr(source, "__bytes__"):  # what reads its bytes when asked, such as a picture inside a tar file
         return _decode(bytes(source), name)
     else:
@@ -86,7 +95,7 @@ def check_header(path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with open_head(path) as image:
                 _check_size(image, f"'{path}'")
     except ImageError:
         raise
@@ -112,6 +121,32 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
+def bare_jpeg(picture, side):
+    """A PIL RGB picture as JPEG bytes, at most `side` pixels wide and high, with its pixels and nothing else: no EXIF, XMP, IPTC, comment or
+    colour profile, so no place, owner or camera. Colours of another profile than sRGB are converted, so that they look as they should."""
+    from PIL import Image
+
+    small = picture.copy()
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    small = _in_srgb(small, picture.info.get("icc_profile"))
+    bare = Image.frombytes("RGB", small.size, small.tobytes())  # Pillow copies comment and XMP from a picture's `info` into files: a new one has none
+    out = io.BytesIO()
+    bare.save(out, "JPEG", quality=88)
+    return out.getvalue()
+
+
+def _in_srgb(image, profile):
+    """A PIL RGB picture as browsers take one without a profile. profile: the bytes of its own, as most telephones write one, or None."""
+    from PIL import ImageCms
+
+    if not profile:
+        return image
+    try:
+        return ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile("sRGB"))
+    except (ImageCms.PyCMSError, OSError, ImportError):  # damaged, for another kind of pixels, or a Pillow without colour management
+        return image
+
+
 def difference_hash(image, side=8):
     """A number of side * side bits that hardly changes when a picture (PIL) is scaled, compressed or made brighter.
 
@@ -132,6 +167,7 @@ class Preprocess:
 
     size: side in pixels. mean, std: per channel, of values in [0, 1]. mode "crop" scales the shorter side to size / crop and
     cuts the centre, as ImageNet models are tested; "squash" scales both sides, and so keeps what lies at the edges.
+    "crop" cuts pictures whose one side is above 20 times the other to their middle first: scaled whole, 1 x 65000 pixels would become 256 x 17 million.
     """
 
     size: int = 224
@@ -146,6 +182,10 @@ class Preprocess:
 
         if self.mode == "squash":
             return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC))
+        most = 20 * min(image.size)
+        if max(image.size) > most:
+            left, top = ((side - min(side, most)) // 2 for side in image.size)
+            image = image.crop((left, top, left + min(image.width, most), top + min(image.height, most)))
         scale = round(self.size / self.crop) / min(image.size)
         image = image.resize([max(self.size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
         left, top = ((side - self.size) // 2 for side in image.size)

@@ -13,9 +13,9 @@ import warnings
 import torch
 
 from . import runtime
-from .downloads import reachable
+from .downloads import need_network
 from .encoders import Tower, weights_fingerprint
-from .errors import ModelError, OfflineError, unknown
+from .errors import ModelError, unknown
 from .model import TwoTowers, load_saved
 
 FORMS = ["mini", "a folder", "clip:ViT-B/32", "open_clip:ViT-B-32/laion2b_s34b_b79k", "openai/clip-vit-base-patch32"]
@@ -63,6 +63,8 @@ def _from_folder(folder):
         raise ModelError(f"'{folder}' holds no config.json; expected what miniclip train wrote, or a CLIP folder in the hub's format") from None
     except ValueError as error:
         raise ModelError(f"'{folder}/config.json' is not valid JSON: {error}") from error
+    if isinstance(config, dict) and config.get("model_type") == "miniclip":
+        raise ModelError(f"'{folder}' is what miniclip export wrote for transformers, and brings code, which is never run here; name the run that it was made from")
     return _transformers(str(folder)) if isinstance(config, dict) and "model_type" in config else load_saved(folder)
 
 
@@ -137,17 +139,11 @@ def _state_dict(path):
     return {key.removeprefix("module."): value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
-def _reachable():
+def _need_hub(missing, how):
+    """Raise `OfflineError` where the hub would have to be asked and cannot be."""
     from huggingface_hub.constants import ENDPOINT
 
-    return reachable(ENDPOINT)
-
-
-def need_network(name, where, how):
-    """Raise `OfflineError` at once when `name` must be fetched and the network is switched off or away."""
-    if runtime.offline() or not _reachable():
-        why = "the network is switched off (MINICLIP_OFFLINE or HF_HUB_OFFLINE)" if runtime.offline() else "the network cannot be reached"
-        raise OfflineError(f"{name} is not in {where}, and {why}. Fetch it once on a connected machine: {how}. The model 'mini' always works offline.")
+    need_network(missing, ENDPOINT, how, "the model 'mini' always works offline")
 
 
 def _transformers(name):
@@ -157,7 +153,7 @@ def _transformers(name):
 
     local = pathlib.Path(name).is_dir() or runtime.offline()
     if not pathlib.Path(name).is_dir() and not isinstance(try_to_load_from_cache(name, "config.json"), str):
-        need_network(f"no folder is called '{name}' here; as a model of the hub, {name}", "the hub's cache on this machine (HF_HOME)", f"hf download {name}")
+        _need_hub(f"no folder is called '{name}' here; as a model of the hub, {name} is not in the hub's cache on this machine (HF_HOME)", f"hf download {name}")
         local = False
     try:
         net = AutoModel.from_pretrained(name, local_files_only=local, use_safetensors=True)
@@ -194,7 +190,7 @@ def _openai_clip(name):
     root = runtime.cache_dir() / "clip"
     file = root / (name.replace("/", "-") + ".pt")
     if not file.is_file():
-        need_network(f"clip:{name}", f"'{root}'", f"python -c \"import clip; clip.load('{name}', download_root='{root}')\"")
+        _need_hub(f"clip:{name} is not in '{root}'", f"python -c \"import clip; clip.load('{name}', download_root='{root}')\"")
     net, preprocess = clip.load(name, device="cpu", download_root=str(root))
     return clip_towers(f"clip:{name}", net.float(), preprocess)
 
@@ -237,10 +233,20 @@ def _open_clip(name):
         return _open_clip_load(name, architecture, pretrained=tag)
     if tag not in tags:
         raise unknown(f"open_clip weights of {architecture}", tag, [*tags, "a file of weights"])
-    if runtime.offline() or not _reachable():
-        need_network(f"open_clip:{name}", "open_clip's cache", f"python -c \"import open_clip; open_clip.create_model('{architecture}', '{tag}')\"")
+    if not _open_clip_at_hand(open_clip.pretrained.get_pretrained_cfg(architecture, tag)):
+        _need_hub(f"open_clip:{name} is not in open_clip's cache", f"python -c \"import open_clip; open_clip.create_model('{architecture}', '{tag}')\"")
     quick = bool(_quietly("open_clip.pretrained").get_pretrained_cfg(architecture, tag).get("quick_gelu"))
     return _open_clip_load(name, architecture, pretrained=tag, force_quick_gelu=quick)  # else OpenAI's weights would meet another activation
+
+
+def _open_clip_at_hand(about):
+    """Whether open_clip has these weights on this machine: in the hub's cache, or its own."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, file = about.get("hf_hub", "").rpartition("/")
+    names = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    own = pathlib.Path("~/.cache/clip").expanduser() / about.get("url", "").rpartition("/")[2]
+    return own.is_file() or bool(repository) and any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
 
 
 def _open_clip_load(name, architecture, **options):

@@ -439,7 +439,7 @@ def test_without_a_course_or_with_another_one_nothing_is_touched(graded, tmp_pat
     folder = graded[0]
     with pytest.raises(UsageError, match="name it with --course"):
         grading.grade(folder / "handed in", tmp_path / "out", say=lambda *_: None)
-    with pytest.raises(UsageError, match="has no notebook '09'; it has 00_start_here"):
+    with pytest.raises(UsageError, match="notebook '09'.*00_start_here"):
         grading.grade(folder / "handed in", tmp_path / "out", folder / "course", ["09"], say=lambda *_: None)
     other = tmp_path / "course"
     shutil.copytree(folder / "course", other)

@@ -83,7 +83,7 @@ def test_a_server_that_is_away_is_told_at_once(served, monkeypatch):
 
 @pytest.mark.parametrize("name", [*PUBLISHED, "vit", "bert", "gpt2"])
 def test_offline_says_what_to_do(name):
-    with pytest.raises(OfflineError, match=r"Fetch them once on a connected machine \((hf download|python -c).*pretrained=False"):
+    with pytest.raises(OfflineError, match=r"Fetch once on a connected machine: (hf download|python -c).*pretrained=False"):
         load_encoder(name, pretrained=True)
     said = load_encoder(name).describe()
     assert "from zero" in said or "random start, not the published weights" in said

@@ -81,11 +81,48 @@ def test_preprocess_equals_torchvision():
     torch.testing.assert_close(images.Preprocess()(source), theirs(source), atol=2 / 255, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["EPS", "TGA", "ICO"])
+def test_formats_that_no_camera_writes_are_not_even_tried(kind, tmp_path):
+    file = tmp_path / "photo.jpg"
+    Image.new("RGB", (16, 16)).save(file, kind)
+    for source in (file, file.read_bytes()):
+        with pytest.raises(ImageError, match="unknown format"):
+            images.open_image(source)
+    with pytest.raises(ImageError, match="unknown format"):
+        images.check_header(file)
+
+
 def test_crop_cuts_the_sides_and_squash_keeps_them():
     wide = Image.new("RGB", (400, 100), "white")
     wide.paste((255, 0, 0), (0, 0, 40, 100))
     crop, squash = images.Preprocess(size=32)(wide), images.Preprocess(size=32, mode="squash")(wide)
     assert crop[1].min() > 0.9 and squash[1].min() < -0.9 and crop.shape == squash.shape == (3, 32, 32)
+
+
+def cropped(frame, image):
+    """The mode "crop" as models are tested: all of the picture scaled, its centre cut out."""
+    scale = round(frame.size / frame.crop) / min(image.size)
+    image = image.resize([max(frame.size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
+    left, top = ((side - frame.size) // 2 for side in image.size)
+    return np.asarray(image.crop((left, top, left + frame.size, top + frame.size)))
+
+
+@pytest.mark.parametrize("size", [(300, 200), (37, 53), (20, 400), (401, 21), (5, 100)])
+def test_pictures_of_ordinary_shape_are_scaled_whole(size):
+    frame = images.Preprocess(size=24)
+    assert np.array_equal(frame.pixels(picture(4, size)), cropped(frame, picture(4, size)))
+
+
+def test_narrow_pictures_are_cut_to_their_middle_before_they_are_scaled(monkeypatch):
+    """What is seen of them stays; what the scaled picture takes has a limit."""
+    frame, asked, resize = images.Preprocess(size=24), [], Image.Image.resize
+    for size in ((10, 400), (400, 10), (9, 301)):
+        smooth = resize(Image.linear_gradient("L").rotate(30), size).convert("RGB")
+        assert np.abs(frame.pixels(smooth).astype(int) - cropped(frame, smooth)).max() <= 2, size
+    monkeypatch.setattr(Image.Image, "resize", lambda image, size, *more: asked.append(tuple(size)) or resize(image, [min(side, 600) for side in size], *more))
+    for size in ((1, 65_000), (65_000, 1), (3, 61), (3, 60)):
+        assert frame.pixels(Image.new("RGB", size)).shape == (24, 24, 3)
+    assert asked == [(27, 540), (540, 27), (27, 540), (27, 540)]
 
 
 def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same():

@@ -10,7 +10,7 @@ from conftest import picture
 from PIL import Image
 from standin import openai_layout, save_hub_clip
 
-from miniclip_helpers import pretrained, runtime
+from miniclip_helpers import downloads, pretrained, runtime
 from miniclip_helpers.encoders import base, load_encoder
 from miniclip_helpers.errors import ChecksumError, ModelError, OfflineError, UsageError
 from miniclip_helpers.tokenizers import ClipTokenizer
@@ -138,7 +138,7 @@ def test_openai_weights_in_open_clip_get_their_activation(monkeypatch):
     import open_clip
 
     asked = {}
-    monkeypatch.setattr(pretrained, "_reachable", lambda: True)
+    monkeypatch.setattr(downloads, "reachable", lambda address: True)
     for name in ("MINICLIP_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -151,6 +151,26 @@ def test_openai_weights_in_open_clip_get_their_activation(monkeypatch):
         with pytest.raises(ModelError, match="no download in a test"):
             pretrained.load_model(f"open_clip:ViT-B-32/{tag}")
     assert asked == {"openai": True, "laion400m_e32": True, "laion2b_s34b_b79k": False}
+
+
+@pytest.mark.parametrize("tag, folder, file", [("laion2b_s34b_b79k", "models--laion--CLIP-ViT-B-32-laion2B-s34B-b79K", "open_clip_model.safetensors"), ("openai", "clip", "ViT-B-32.pt")])
+def test_weights_that_open_clip_has_are_taken_without_a_network(tag, folder, file, tmp_path, monkeypatch):
+    import open_clip
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", lambda *args, **options: pytest.fail("loaded"))
+    with pytest.raises(OfflineError, match="open_clip's cache"):
+        pretrained.load_model(f"open_clip:ViT-B-32/{tag}")
+    home = tmp_path / ".cache" / "clip" if folder == "clip" else tmp_path / folder / "snapshots" / "abc"
+    home.mkdir(parents=True)
+    (home / file).write_bytes(b"")
+    if folder != "clip":
+        (tmp_path / folder / "refs").mkdir()
+        (tmp_path / folder / "refs" / "main").write_text("abc")
+    with pytest.raises(pytest.fail.Exception, match="loaded"):
+        pretrained.load_model(f"open_clip:ViT-B-32/{tag}")
 
 
 def test_a_folder_of_open_clip_needs_no_prefix(tmp_path):

@@ -241,7 +241,7 @@ def test_flags_that_cannot_work_are_one_error_each(argv, words, stamps_folder, t
 
 def test_pretrained_must_be_there(stamps_folder, tmp_path, capsys):
     assert call("train", "--data", stamps_folder, "--out", tmp_path / "run", "--image-encoder", "resnet18", "--pretrained") == 1
-    assert "Fetch them once on a connected machine" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert "Fetch once on a connected machine" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_train_run_names_a_setting_that_it_does_not_know(stamps, tmp_path):

@@ -1,11 +1,11 @@
 """The folder of a course that is graded: find it, read its notebooks, take along what nbgrader needs of it."""
 
 import logging
-import pathlib
 import shutil
 
 from .. import runtime
 from ..errors import MiniclipError, UsageError
+from ..series.running import pick
 
 
 def shown(text):
@@ -38,13 +38,7 @@ def find_course(submissions, out, course):
 def stems(course, notebooks):
     """The assignments of a course, or those of them that were named."""
     known = sorted(path.name for path in (course / "source").iterdir() if (path / f"{path.name}.ipynb").is_file())
-    chosen = []
-    for name in notebooks or known:
-        fits = [stem for stem in known if stem == pathlib.Path(name).stem or stem.split("_")[0] == name]
-        if not fits:
-            raise UsageError(f"the course in '{course}' has no notebook {name!r}; it has {', '.join(known)}")
-        chosen += fits
-    return sorted(set(chosen))
+    return sorted(pick(notebooks, known))
 
 
 def versions(course, version, names):

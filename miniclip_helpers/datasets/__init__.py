@@ -48,14 +48,14 @@ def load_dataset(name_or_path, skip_problems=False, captions="all"):
 def picture_of(name, dataset, root=None):
     """The picture called `name`, as PIL RGB, of what was loaded before and is known by its dataset's `.name` and `.root` alone."""
     if root is None and dataset in NAMES:
-        dataset = load_dataset(dataset)
+        dataset = _opened(dataset)
         return dataset.image(dataset.row(name))
     if root is not None and cifar.is_folder(root):
-        dataset = load_dataset(f"{root}:{name.partition('-')[0]}")
+        dataset = _opened(f"{root}:{name.partition('-')[0]}")
         return dataset.image(dataset.row(name))
     file = find_picture(pathlib.Path(root or "."), name)
     if not file.is_file() and root is not None and is_shards(root):
-        dataset = _opened_shards(str(root))
+        dataset = _opened(str(root))
         return dataset.image(dataset.row(name))
     if not file.is_file():
         raise ImageError(f"'{file}' is gone since the index was made; build the index again")
@@ -63,8 +63,9 @@ def picture_of(name, dataset, root=None):
 
 
 @functools.lru_cache(1)
-def _opened_shards(root):
-    return formats.load_path(root, skip_problems=False)
+def _opened(name_or_path):
+    """What answers come out of one after the other: opened once, as that takes as long as twenty pictures."""
+    return load_dataset(name_or_path)
 
 
 def _load(name, skip_problems):

@@ -2,6 +2,8 @@
 
 import math
 
+from .. import images
+
 GPS = 0x8825  # EXIF 2.32: the part that holds the place; 1 and 3 in it are N or S and E or W, 2 and 4 degrees, minutes and seconds
 
 
@@ -10,10 +12,8 @@ def place_of(file):
 
     Such heads are written by cameras, and edited by anything: what is not a place on this earth counts as none.
     """
-    from PIL import Image
-
     try:
-        with Image.open(file) as picture:
+        with images.open_head(file) as picture:
             told = picture.getexif().get_ifd(GPS)
         north, east = (sum(float(part) / 60**power for power, part in enumerate(told[tag])) for tag in (2, 4))
     except (OSError, SyntaxError, KeyError, TypeError, ValueError, ZeroDivisionError):

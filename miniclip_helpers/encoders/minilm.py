@@ -19,7 +19,7 @@ class MiniLM(PinnedTower):
     sha256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
     def __init__(self, length=128, pretrained=True):
-        self._tokenizer = None
+        self._tokenizer = self._counting = None
         super().__init__(length=length, pretrained=pretrained)
 
     @property
@@ -57,12 +57,14 @@ class MiniLM(PinnedTower):
 
     def token_counts(self, texts):
         """The word pieces of each text, uncut, start and end included."""
-        from tokenizers import Tokenizer
+        if self._counting is None:
+            from tokenizers import Tokenizer
 
-        whole = Tokenizer.from_str(self.tokenizer.to_str())
-        whole.no_truncation()
-        whole.no_padding()
-        return [len(row.ids) for row in whole.encode_batch([text.encode("utf8", "replace").decode("utf8") for text in texts])]
+            whole = Tokenizer.from_str(self.tokenizer.to_str())  # a copy takes longer than many texts
+            whole.no_truncation()
+            whole.no_padding()
+            self._counting = whole
+        return [len(row.ids) for row in self._counting.encode_batch([text.encode("utf8", "replace").decode("utf8") for text in texts])]
 
     def prepare(self, texts):
         found = self.tokenizer.encode_batch([text.encode("utf8", "replace").decode("utf8") for text in texts])  # lone surrogates are no text

@@ -4,7 +4,7 @@ import importlib.util
 import pathlib
 
 from .. import runtime
-from ..downloads import reachable
+from ..downloads import need_network
 from ..errors import ChecksumError, ModelError, OfflineError, UsageError
 
 ZERO = "pretrained=False (--no-pretrained), which starts from zero"
@@ -23,14 +23,6 @@ def wheel_file(package, relative, sha256):
         raise ChecksumError(f"{path.name} of {package} has sha256 {found}, expected {sha256}; the file is damaged or of another version: "
                             f"install {package.replace('_', '-')} again")
     return path
-
-
-def need_network(what, where, address, how):
-    """Raise `OfflineError` at once when weights must be fetched, and the network is switched off or away."""
-    if runtime.offline() or not reachable(address):
-        why = "switched off (MINICLIP_OFFLINE or HF_HUB_OFFLINE)" if runtime.offline() else "out of reach"
-        raise OfflineError(f"the weights of {what} are not in {where}, and the network is {why}. Fetch them once on a connected machine ({how}), "
-                           f"or take {ZERO}")
 
 
 def torchvision_file(weights):
@@ -62,7 +54,7 @@ def torchvision_state(weights, what):
     file = torchvision_file(weights)
     if not file.is_file():
         how = f"python -c \"import torch; torch.hub.load_state_dict_from_url('{weights.url}')\""
-        need_network(what, f"torchvision's cache ('{file.parent}', see TORCH_HOME)", weights.url, how)
+        need_network(f"the weights of {what} are not in torchvision's cache ('{file.parent}', see TORCH_HOME)", weights.url, how, ZERO)
         fetch_torchvision(weights, what)
     expected, found = file.stem.rpartition("-")[2], runtime.sha256(file)
     if not found.startswith(expected):
@@ -97,7 +89,7 @@ def hub_load(loader, name, what, files=("config.json", "model.safetensors"), **o
             raise ModelError(f"the weights of {what} were looked for in '{name}', which is no folder; expected one in the hub's format, or a name of the hub")
         from huggingface_hub.constants import ENDPOINT
 
-        need_network(what, f"the hub's cache on this machine (HF_HOME), under the name {name}", ENDPOINT, f"hf download {name}")
+        need_network(f"the weights of {what} are not in the hub's cache on this machine (HF_HOME), under the name {name}", ENDPOINT, f"hf download {name}", ZERO)
     try:
         return loader.from_pretrained(name, local_files_only=local, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

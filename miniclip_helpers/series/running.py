@@ -5,7 +5,7 @@ import os
 import pathlib
 import time
 
-from .. import runtime
+from .. import plots, runtime
 from ..errors import MiniclipError, unknown
 from . import results
 
@@ -17,9 +17,9 @@ def notebook_names():
     return sorted(path.stem for path in runtime.notebooks_dir().glob("[0-9][0-9]_*.ipynb"))
 
 
-def pick(names):
-    """Full names for what the user typed: "04", "04_train_from_scratch" or a file name; all of them for nothing."""
-    known = notebook_names()
+def pick(names, known=None):
+    """Full names for what the user typed: "04", "04_train_from_scratch" or a file name; all of them for nothing. known: those there are, by default the series."""
+    known = notebook_names() if known is None else known
     chosen = []
     for name in names or known:
         stem = pathlib.Path(name).name.removesuffix(".ipynb")
@@ -44,7 +44,7 @@ def run_one(name, profile="offline", update=False, threads=None, build=None):
     """Run one notebook in this process's child kernel. Returns {"seconds", "peak_memory_mb", "status", "results", "problems"}.
 
     The executed notebook goes to build/PROFILE/NAME.ipynb and its figures to build/PROFILE/figures; with `update` (offline only)
-    the outputs also go back into notebooks/ and the figures into figures/.
+    the outputs of a notebook that ran well also go back into notebooks/ and the figures into figures/.
     """
     import papermill
 
@@ -52,7 +52,8 @@ def run_one(name, profile="offline", update=False, threads=None, build=None):
     build.mkdir(parents=True, exist_ok=True)
     records = build / f"{name}.results.jsonl"
     records.unlink(missing_ok=True)
-    figures = runtime.CHECKOUT / "figures" if update else build / "figures"
+    figures = build / "figures"
+    plots.forget_figures(figures, name[:2])
     os.environ.update(_environment(name, profile, figures, records, threads or os.cpu_count() or 1))
     source, executed = runtime.notebooks_dir() / f"{name}.ipynb", build / f"{name}.ipynb"
     start, problems = time.monotonic(), []
@@ -65,6 +66,7 @@ def run_one(name, profile="offline", update=False, threads=None, build=None):
     found, wrong = results.collect(records, name, profile)
     problems += wrong if not problems else []
     if update and not problems:
+        plots.take_figures(figures, runtime.CHECKOUT / "figures", name[:2])
         write_back(executed, source)
     peak = round(runtime.peak_memory_mb(children=True))  # the kernel's, as each notebook has a process of its own
     return {"seconds": round(seconds, 1), "peak_memory_mb": peak, "status": "failed" if problems else "ok", "results": found, "problems": problems}
