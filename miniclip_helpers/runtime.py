@@ -1,4 +1,4 @@
-"""The machine: seeds, devices, folders, whole-or-not-at-all writes, progress, the offline switch."""
+"""The machine: seeds, devices, folders, whole-or-not-at-all writes, progress, ports, the offline switch."""
 
 import contextlib
 import hashlib
@@ -218,3 +218,35 @@ def peak_memory_mb(children=False):
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def is_loopback(host):
+    """Whether only this machine reaches a service at this address."""
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(host, port):
+    """A socket that listens. `UsageError` for an address that cannot be, `MiniclipError` for one that is taken."""
+    import socket
+
+    if not 0 <= port <= 65535:
+        raise UsageError(f"expected a port from 1 to 65535, or 0 for any that is free, found {port}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)[0]
+        listener = socket.socket(family, kind, protocol)  # asyncio sends at once (TCP_NODELAY) only where TCP is named: else each answer takes 40 ms
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"the host {host!r} is not known ({error}); give 127.0.0.1, or 0.0.0.0 for all networks") from error
+    try:
+        if os.name != "nt":  # on Windows this would let a second service take the same port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)  # at once: two sockets may be bound to a port as long as neither listens
+    except OSError as error:
+        listener.close()
+        raise MiniclipError(f"nothing can listen at {host}:{port} ({error.strerror}); is another service there? Give another port with --port, or 0 for a free one") from error
+    return listener

@@ -14,7 +14,7 @@ from test_images import bomb
 from miniclip_helpers import cli
 from miniclip_helpers.datasets import load_dataset
 
-COMMANDS = ["run", "train", "train-mini", "fine-tune", "evaluate", "zero-shot", "index", "search", "doctor", "badges"]
+COMMANDS = ["run", "figures", "train", "train-mini", "fine-tune", "export", "evaluate", "zero-shot", "index", "search", "doctor", "badges"]
 
 
 def call(*argv):

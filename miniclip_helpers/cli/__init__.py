@@ -11,6 +11,7 @@ from .encoding import add_encoding
 from .finetuning import add_finetuning
 from .searching import add_searching
 from .series import add_series
+from .serving import add_serving
 from .training import add_training
 from .use import add_use
 
@@ -19,7 +20,7 @@ def build_parser():
     parser = argparse.ArgumentParser(prog="miniclip", description="Learn CLIP by building it: run the series, train, evaluate, search your photos.")
     parser.add_argument("--version", action="version", version=f"miniclip {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (add_series, add_training, add_finetuning, add_use, add_encoding, add_searching, add_coursework):
+    for add in (add_series, add_training, add_finetuning, add_use, add_encoding, add_searching, add_serving, add_coursework):
         add(commands)
     return parser
 

@@ -45,6 +45,12 @@ def search_image(index, model, picture, k=5):
 
 def search_many(index, model, queries, k=5):
     """The hits of each of several queries, encoded and looked up together: [[Hit]]. A str is a sentence; a PIL picture, a `Path` or bytes are a picture."""
+    scores, names = index.search(query_vectors(index, model, queries), k)
+    return [[Hit(name, float(score)) for name, score in zip(row, found)] for row, found in zip(names, scores)]
+
+
+def query_vectors(index, model, queries):
+    """The embeddings (Q, D), unit rows, of several queries as `search_many` takes them. An empty one is a `UsageError`."""
     queries = [query.strip() if isinstance(query, str) else images.open_image(query) for query in queries]
     if not queries:
         raise UsageError("expected at least one query, found none")
@@ -57,7 +63,7 @@ def search_many(index, model, queries, k=5):
                          (embedding.image_embeddings, [row for row, query in enumerate(queries) if not isinstance(query, str)])):
         if rows:
             vectors[rows] = index.fitting(encode(model, [queries[row] for row in rows]), "queries")
-    return [[Hit(name, float(score)) for name, score in zip(names, scores)] for scores, names in zip(*index.search(vectors, k))]
+    return vectors
 
 
 def read_queries(file):

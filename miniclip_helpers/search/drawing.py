@@ -72,8 +72,8 @@ def draw_many(index, queries, found):
         pictures, titles = _pictures_and_titles(index, hits)
         for axis, picture, title in zip(axes[row], pictures, titles):
             axis.imshow(picture)
-            axis.set_title(short(title, 90 // columns), fontsize=9)
-        axes[row][0].set_ylabel(textwrap.fill(query, 18), fontsize=9)
+            axis.set_title(short(title, 90 // columns), fontsize=9, parse_math=False)
+        axes[row][0].set_ylabel(textwrap.fill(query, 18), fontsize=9, parse_math=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
@@ -102,5 +102,5 @@ def _draw_captions(index, hits, title, asked):
         axes[0][0].set_anchor("N")
     axes[0][-1].text(0, 1, text, va="top", fontsize=10, transform=axes[0][-1].transAxes, parse_math=False)
     if title:
-        figure.suptitle(short(title, 90), fontsize=11)
+        figure.suptitle(short(title, 90), fontsize=11, parse_math=False)
     return figure

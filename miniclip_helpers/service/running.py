@@ -1,0 +1,75 @@
+"""The service as a process: one socket, one model, a graceful end."""
+
+import contextlib
+import logging
+import signal
+import threading
+
+from ..runtime import is_loopback, listen
+from .app import create_app
+from .connection import connection
+from .engine import Engine
+from .guard import MAX_BODY
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+SECONDS_TO_FINISH = 8  # for requests that are being answered when the service is told to stop: `docker stop` kills after 10
+SECONDS_KEPT = 75  # an idle connection: longer than proxies keep theirs (60), or they ask on one that is just being closed
+CONNECTIONS = 1000
+
+
+def serve(folder, model=None, host="127.0.0.1", port=8000, token=None, hosts=(), body=MAX_BODY, log=False, say=print):
+    """Serve the index in `folder` until SIGINT or SIGTERM; what is being answered then is finished.
+
+    model: a model's name, by default that of the index. token: asked of every request but /health. hosts: further names that Host may hold; those of
+    the loopback hold where only this machine listens. port 0 takes a free one. log: one line for each request, on stderr.
+    """
+    import uvicorn
+
+    from ..index import load_index
+    from ..pretrained import load_model
+
+    with contextlib.closing(listen(host, port)) as listener:  # first of all: a port that is taken is told before a model is loaded
+        index = load_index(folder)
+        engine = Engine(index, load_model(model or index.about.get("model", "mini")), folder)
+        engine.warm()
+        near = is_loopback(host)
+        app = create_app(engine, token, {*LOOPBACK, *(name.lower() for name in (host, *hosts))} if near or hosts else None, body)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        say(f"{len(index)} {engine.state()['holds']} at {address} (what to ask: {address}/openapi.json); Ctrl-C stops it", flush=True)
+        if not near and token is None:
+            say("every machine that reaches this address may ask; a token keeps strangers out: MINICLIP_TOKEN, or --token-file", flush=True)
+        if log:
+            _log_requests()
+        server = uvicorn.Server(settings(app))
+        with quiet_signals(lambda *_: setattr(server, "should_exit", True)):  # one that comes before uvicorn listens to signals counts, too
+            server.run(sockets=[listener])
+
+
+def settings(app):
+    """uvicorn's, for `app`."""
+    import uvicorn
+
+    return uvicorn.Config(app, http=connection(), ws="none", lifespan="on", proxy_headers=False, log_level="warning", access_log=False, server_header=False,
+                          limit_concurrency=CONNECTIONS, timeout_keep_alive=SECONDS_KEPT, timeout_graceful_shutdown=SECONDS_TO_FINISH)
+
+
+def _log_requests():
+    logger, handler = logging.getLogger("miniclip.service"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+@contextlib.contextmanager
+def quiet_signals(heard):
+    """SIGINT and SIGTERM call `heard(number, frame)` and end nothing. uvicorn raises the signal that stopped it once more at its end: so a service that
+    was told to stop exits with 0. In another thread than the main one, where Python tells of no signals, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
