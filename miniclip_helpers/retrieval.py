@@ -9,7 +9,7 @@ from .errors import DataError, UsageError
 
 KS = (1, 5, 10)
 WHOLE = 2**25  # numbers of a similarity that may be held at once, 128 MB: all of Flickr8k's test, six times
-WHICH = ("all", "right at 1", "rank > 10", "worst")
+WHICH = ("all", "right at 1", "wrong at 1", "rank > 10", "worst")
 
 
 def _embeddings(model, dataset):
@@ -125,10 +125,10 @@ def answers(matrix, owner, direction, query, count=5):
 
 
 def select(rank, which="all"):
-    """The queries (rows) to look at: "all", "right at 1", "rank > 10" in their own order; "worst": all, the worst rank first."""
+    """The queries (rows) to look at: "all", "right at 1", "wrong at 1", "rank > 10" in their own order; "worst": all, the worst rank first."""
     rank = np.asarray(rank)
     if which not in WHICH:
         raise UsageError(f"expected one of {', '.join(map(repr, WHICH))}, found {which!r}")
     if which == "worst":
         return np.argsort(-rank, kind="stable")
-    return np.flatnonzero({"all": rank > 0, "right at 1": rank == 1, "rank > 10": rank > 10}[which])
+    return np.flatnonzero({"all": rank > 0, "right at 1": rank == 1, "wrong at 1": rank > 1, "rank > 10": rank > 10}[which])

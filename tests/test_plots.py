@@ -43,12 +43,12 @@ def test_the_matrix_shows_its_values():
 def test_save_figure_writes_lists_and_shows(tmp_path, monkeypatch):
     monkeypatch.setenv("MINICLIP_FIGURES", str(tmp_path))
     figure = plots.curves({"loss": ([1, 2], [2, 1])}, "step", "loss")
-    shown = plots.save_figure(figure, "04_loss", "Loss | falls.", "A line that falls.", data={"loss": [2, 1]})
+    shown = plots.save_figure(figure, "04_loss", "Loss | falls.", "A line that falls.", data={"loss": [2, 2]})
     plots.save_figure(figure, "01_first", "First.", "A line.")
-    plots.save_figure(figure, "04_loss", "Loss | falls again.", "A line that falls.")
+    plots.save_figure(figure, "04_loss", "Loss | falls again.", "A line that falls.", data={"loss": [2, 1]})
     rows = [line for line in (tmp_path / "index.md").read_text().splitlines() if line.startswith("| [")]
     assert len(rows) == 2 and "01_first" in rows[0] and "falls again" in rows[1] and "\\|" in rows[1]
-    assert json.loads((tmp_path / "data" / "04_loss.json").read_text()) == {"loss": [2, 1]}
+    assert json.loads((tmp_path / "data" / "04_loss.json").read_text())["told"] == {"loss": [2, 1]}
     bundle = shown._repr_mimebundle_()
     assert bundle["text/plain"] == "[figure: A line that falls.]" and ink(bundle["image/png"])[0] > 0.01
     wide = Image.open(tmp_path / "04_loss.png").width
@@ -59,3 +59,9 @@ def test_save_figure_writes_lists_and_shows(tmp_path, monkeypatch):
 def test_a_figure_without_name_caption_or_alt_is_refused(name, caption, alt):
     with pytest.raises(UsageError):
         plots.save_figure(plots.curves({"x": ([1], [1])}, "a", "b"), name, caption, alt)
+
+
+def test_a_strangers_dollar_signs_are_no_formula():
+    broken = r"from $5 to $\frac{1$"
+    for figure in (plots.image_grid([np.zeros((4, 4, 3))], [broken], title=broken), plots.similarity_matrix(np.eye(2), [broken, "b"], row_labels=["a", broken])):
+        assert plots.to_png(figure, dpi=60)[:4] == b"\x89PNG"

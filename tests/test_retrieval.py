@@ -51,6 +51,7 @@ def test_the_first_right_answer_stands_at_the_pessimistic_rank_among_wrong_ones(
 def test_select():
     rank = np.array([1, 30, 2, 11, 1, 10])
     assert retrieval.select(rank).tolist() == [0, 1, 2, 3, 4, 5] and retrieval.select(rank, "right at 1").tolist() == [0, 4]
+    assert retrieval.select(rank, "wrong at 1").tolist() == [1, 2, 3, 5]
     assert retrieval.select(rank, "rank > 10").tolist() == [1, 3] and retrieval.select(rank, "worst").tolist() == [1, 3, 5, 2, 0, 4]
     with pytest.raises(UsageError, match="'worst'"):
         retrieval.select(rank, "best")

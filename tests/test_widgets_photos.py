@@ -1,16 +1,27 @@
 """The photo search and the caption writer, driven from Python: values are set, buttons clicked, files looked at."""
 
+import base64
 import datetime
+import html
 import io
+import itertools
 import json
+import os
+import re
+import threading
+import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_widgets import COLOURS, model  # noqa: F401
 
-from miniclip_helpers import datasets, plots, search, widgets
+from miniclip_helpers import datasets, images, search, widgets
 from miniclip_helpers.errors import DataError, MiniclipError, UsageError
+from miniclip_helpers.index import build_index
+from miniclip_helpers.model.lengths import LongTextWarning
+from miniclip_helpers.widgets.finding import folders_of
 
 SHADES = {"2024/red.png": (220, 30, 30), "2024/pink.png": (240, 120, 140), "2025/green.png": (30, 180, 40), "2025/blue.png": (30, 40, 220)}
 
@@ -64,53 +75,225 @@ def test_find_photos_against_all_cosines(index, model, folder):  # noqa: F811
     assert [hit.name for hit in widgets.find_photos(index, model, "blue", k=4, least=least)] == ranked[:2]
 
 
-@pytest.mark.parametrize("options, words", [({"within": "2023"}, "no photo's name holds '2023'"), ({"least": 0.99999}, "lower the limit"), ({"asked": "  "}, "query is empty")])
+@pytest.mark.parametrize("options, words", [({"within": "2023"}, "no photo holds '2023'"), ({"least": 0.99999}, "lower the limit"), ({"asked": "  "}, "query is empty")])
 def test_find_photos_says_what_is_in_the_way(index, model, options, words):  # noqa: F811
     with pytest.raises(UsageError, match=words):
         widgets.find_photos(index, model, **({"asked": "red and green"} | options))
 
 
+def shown(search):
+    """The names of the answers that stand there, in order, each checked against its card."""
+    assert len(search.grid.children) == len(search.hits)
+    for place, (hit, one) in enumerate(zip(search.hits, search.cards), 1):
+        assert f">{place}<" in one.view.value and f">{hit.score:z.2f}<" in one.view.value and html.escape(hit.name) in one.view.value and hit.name in one.like.tooltip
+    return names(search.hits) if search.grid.layout.display is None else []
+
+
+def thumbnails(search):
+    found = [re.search(r'src="data:image/jpeg;base64,([^"]+)"', one.view.value) for one in search.cards[: len(search.hits)]]
+    return [Image.open(io.BytesIO(base64.b64decode(one[1]))) if one else None for one in found]
+
+
+def said(search):
+    """The sentence without its tags."""
+    return html.unescape(re.sub("<[^>]+>", "", search.status.value))
+
+
 def test_the_search_answers_words_upload_and_more_like(index, model):  # noqa: F811
-    panel = widgets.photo_search(index, model, query="red", k=2)
-    assert panel.status.value.startswith("&#x27;red&#x27;: red (") and panel.image.layout.display == "none" and panel.image.value == panel.picture.png
-    seen = [panel.image.value]
-    for name, value, said in [("query", "blue", "blue ("), ("k", 3, "blue ("), ("within", "2024", "pink ("), ("within", "", "blue ("), ("least", 0.5, "blue (")]:
-        before = panel.image.value
-        panel.controls[name].value = value
-        assert panel.status.value.split(": ", 1)[1].startswith(said), name
-        assert (panel.image.value != before) and panel.image.layout.display is None, name
-        seen.append(panel.image.value)
-    panel.controls["least"].value = -1.0
-    upload(panel, uploaded(COLOURS["green"]))
-    assert panel.status.value.startswith("mine.png: green (")
-    panel.controls["query"].value = "red"
-    panel.controls["like"].value = 1
-    assert panel.status.value.startswith("more like 2024/red.png: pink (") and panel.controls["like"].value == 0
-    panel.controls["like"].value = 1  # of the new answers: pink
-    assert panel.status.value.startswith("more like 2024/pink.png: red (")
-    panel.controls["k"].value = 1
-    assert panel.status.value.startswith("more like 2024/pink.png: red (") and panel.status.value.count("(") == 1
+    photos = widgets.photo_search(index, model, query="red", k=2)
+    assert "2 of 4 photos for “red”" in said(photos) and photos.picture.png.startswith(b"\x89PNG")
+    assert shown(photos) == [] and names(photos.hits) == ["red", "pink"], "the still picture shows them; the grid appears with the first change"
+    photos.controls["query"].value = "blue"
+    assert shown(photos)[0] == "blue" and "for “blue”" in said(photos)
+    upload(photos, uploaded(COLOURS["green"]))
+    assert shown(photos)[0] == "green" and "your picture mine.png" in said(photos) and photos.controls["query"].value == ""
+    assert photos.controls["upload"].value == (), "the same file can be chosen again"
+    photos.controls["query"].value = "red"
+    photos.cards[0].like.click()
+    assert shown(photos)[0] == "pink" and "photos like  red" in said(photos) and "red" not in shown(photos)
+    photos.cards[0].like.click()  # of the new answers: pink
+    assert shown(photos)[0] == "red" and "photos like  pink" in said(photos)
+    photos.controls["k"].value = 12
+    assert len(shown(photos)) == 3 and "photos like  pink" in said(photos), "a filter asks the same question"
+
+
+def test_a_click_on_its_way_while_the_answers_change_asks_for_what_was_clicked(index, model):  # noqa: F811
+    photos = widgets.photo_search(index, model, query="red", k=2)
+    red, other = photos.cards[0].like, photos.cards[1].like
+    photos.controls["query"].value = "blue"
+    assert shown(photos)[0] == "blue"
+    red.click()
+    assert "photos like  red" in said(photos) and "red" not in shown(photos)
+    again = photos.cards[0].like
+    photos.controls["search"].click()
+    photos.controls["k"].value = 12
+    assert photos.cards[0].like is again, "the same answer keeps its button, and the keyboard its place"
+    photos.controls["query"].value = "green"
+    assert other.comm is None and again.comm is not None, "buttons of answers long gone are not kept"
+
+
+def test_the_way_back_leads_through_all_questions(index, model):  # noqa: F811
+    photos = widgets.photo_search(index, model, query=None, k=3)
+    back = photos.controls["back"]
+    assert back.layout.display == "none" and "4 photos" in said(photos) and photos.picture is None and not photos.hits
+    photos.controls["query"].value = "red"
+    first = shown(photos)
+    assert back.layout.display == "none", "there is nothing before the first question"
+    photos.controls["search"].click()
+    assert back.layout.display == "none", "the same question again is no new one"
+    photos.cards[1].like.click()
+    upload(photos, uploaded(COLOURS["blue"]))
+    assert shown(photos)[0] == "blue" and back.layout.display is None
+    back.click()
+    assert "photos like  pink" in said(photos) and "pink" not in shown(photos)
+    back.click()
+    assert shown(photos) == first and photos.controls["query"].value == "red" and back.layout.display == "none"
+    back.click()
+    assert shown(photos) == first
+
+
+def test_filters_against_the_names_and_scores(index, model):  # noqa: F811
+    photos = widgets.photo_search(index, model, query="blue", k=12)
+    everything = photos.hits
+    photos.controls["folder"].value = "2024"
+    assert photos.hits == [hit for hit in everything if hit.name.startswith("2024/")]
+    photos.controls["within"].value = "ReD"
+    assert shown(photos) == ["red"]
+    photos.controls["folder"].value = ""
+    photos.controls["within"].value = ""
+    photos.controls["least"].value = 0.5
+    assert photos.hits == [hit for hit in everything if hit.score >= 0.5] and 0 < len(photos.hits) < 4
+    assert [label for label, _ in photos.controls["folder"].options] == ["all", "2024 (2)", "2025 (2)"]
+
+
+def test_folders_hold_what_lies_below_and_none_holds_everything():
+    assert folders_of(["a/b/1.png", "a/b/2.png", "a/c/3.png", "a/4.png"]) == {"a/b": 2, "a/c": 1}
+    assert folders_of(["1.png", "2/3.png", "2.png"]) == {"2": 1} and folders_of(["x.png"]) == {}
+
+
+def test_a_filter_finds_what_stands_far_down(model):  # noqa: F811
+    """The wanted ones are the very last of 700: the search has to go on."""
+    random = np.random.default_rng(0).normal(size=(700, 3))
+    vectors = torch.nn.functional.normalize(torch.tensor(random, dtype=torch.float32))
+    order = (vectors @ model.encode_text(["red"])[0]).argsort(descending=True).tolist()
+    name = {row: f"{'rare' if place >= 697 else 'usual'}/{place}.png" for place, row in enumerate(order)}
+    index = build_index(vectors, [name[row] for row in range(700)], "flat")
+    assert [hit.name for hit in widgets.find_photos(index, model, "red", k=2, folder="rare")] == ["rare/697.png", "rare/698.png"]
+    assert [hit.name for hit in widgets.find_photos(index, model, "red", k=9, within="RARE/")] == [f"rare/{place}.png" for place in (697, 698, 699)]
+
+
+def test_words_are_found_in_captions_and_shown(index, model, folder):  # noqa: F811
+    datasets.write_captions(folder / "captions.json", {"2025/blue.png": ["my <i>bicycle</i>"], "2024/red.png": ["a wall"]})
+    photos = widgets.photo_search(index, model, query="red", k=4)
+    assert "a wall" in photos.cards[0].view.value
+    photos.controls["within"].value = "bicycle"
+    assert shown(photos) == ["blue"] and "my &lt;i&gt;bicycle&lt;/i&gt;" in photos.cards[0].view.value and "<i>" not in photos.cards[0].view.value
+    (folder / "captions.json").write_text("no JSON")
+    broken = widgets.photo_search(index, model, query=None)
+    assert "captions.json" in said(broken)
+    broken.controls["query"].value = "red"
+    assert shown(broken)[0] == "red"
+
+
+def test_more_answers_come_below_those_that_stand_there(index, model):  # noqa: F811
+    photos = widgets.photo_search(index, model, query=None, k=2)
+    more = photos.controls["more"]
+    photos.controls["query"].value = "red"
+    two, kept = shown(photos), photos.grid.children
+    assert len(two) == 2 and more.layout.display is None
+    more.click()
+    assert len(shown(photos)) == 4 and shown(photos)[:2] == two and photos.grid.children[:2] == kept and more.layout.display == "none"
+    photos.controls["query"].value = "blue"
+    assert len(shown(photos)) == 2, "a new question begins anew"
 
 
 def test_the_search_says_what_does_not_work(index, model, folder):  # noqa: F811
-    panel = widgets.photo_search(index, model, query="red", k=2)
-    before = panel.image.value
-    for change, words in [(lambda: upload(panel, b"no picture"), "cannot be read as a picture"), (lambda: setattr(panel.controls["query"], "value", " "), "query is empty"),
-                          (lambda: setattr(panel.controls["within"], "value", "1999"), "query is empty")]:
+    photos = widgets.photo_search(index, model, query="red", k=2)
+    photos.controls["search"].click()
+    before = [one.view.value for one in photos.cards]
+    for change, words in [(lambda: upload(photos, b"no picture"), "cannot be read as a picture"), (lambda: upload(photos, b""), "0 bytes"),
+                          (lambda: setattr(photos.controls["query"], "value", " "), "query is empty")]:
         change()
-        assert words in panel.status.value and plots.PALETTE["red"] in panel.status.value and panel.image.value == before
-    panel.controls["query"].value = "green"
-    assert "1999" in panel.status.value
-    panel.controls["within"].value = ""
-    assert "green (" in panel.status.value
+        assert words in said(photos) and "role='alert'" in photos.status.value
+        assert [one.view.value for one in photos.cards] == before
+    photos.controls["query"].value = "green"
+    photos.controls["within"].value = "1999"
+    assert "1999" in said(photos) and "alert" not in photos.status.value and shown(photos) == [], "no answer is no mistake"
+    photos.controls["within"].value = ""
+    assert shown(photos)[0] == "green"
+
+
+def test_a_photo_that_is_gone_is_shown_as_such_and_can_be_asked_with(index, model, folder):  # noqa: F811
     (folder / "2024/red.png").unlink()
-    panel.controls["query"].value = "red"
-    assert "is gone since the index was made" in panel.status.value
+    photos = widgets.photo_search(index, model, query=None, k=2)
+    photos.controls["query"].value = "red"
+    assert shown(photos)[0] == "red" and "gone or damaged since" in photos.cards[0].view.value and thumbnails(photos)[0] is None
+    assert thumbnails(photos)[1] is not None and "folder of these photos" not in said(photos)
+    photos.cards[0].like.click()
+    assert shown(photos)[0] == "pink", "its vector is in the index"
+    folder.rename(folder.with_name("elsewhere"))
+    photos.controls["search"].click()
+    photos.controls["query"].value = "blue"
+    assert shown(photos)[0] == "blue" and thumbnails(photos) == [None, None] and "not there any more" in said(photos)
+
+
+def test_pictures_are_upright_small_and_carry_nothing_of_their_files(model, folder):  # noqa: F811
+    camera = Image.new("RGB", (800, 400), (220, 30, 30))
+    camera.paste((30, 40, 220), (0, 0, 400, 400))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x013B] = 6, "Secretname"  # turned by a quarter; the owner
+    camera.save(folder / "2025/camera.jpg", exif=exif, comment=b"Secretname")
+    photos = widgets.photo_search(search.index_dataset(datasets.load_photos(folder), model), model, query=None, k=5)
+    photos.controls["query"].value = "red and blue"
+    picture = thumbnails(photos)[shown(photos).index("camera")]
+    assert picture.size == (160, 320) and not picture.getexif() and "comment" not in picture.info
+    assert picture.getpixel((80, 40))[2] > 150 > picture.getpixel((80, 280))[2], "what lay at the left is at the top"
+    assert b"Secret" not in base64.b64decode(re.search("base64,([^\"]+)", photos.cards[shown(photos).index("camera")].view.value)[1])
+
+
+def test_html_in_names_stays_text(model, folder):  # noqa: F811
+    evil = "2025/<img src=x onerror=alert(1)>.png"
+    (folder / "2025/blue.png").rename(folder / evil)
+    photos = widgets.photo_search(search.index_dataset(datasets.load_photos(folder), model), model, query=None, k=2)
+    photos.controls["query"].value = "blue"
+    photos.controls["within"].value = "onerror"
+    assert photos.hits[0].name == evil and "<img src=x" not in photos.cards[0].view.value and "&lt;img src=x" in photos.cards[0].view.value
+    photos.controls["within"].value = "<b>"
+    assert "<b>" not in photos.status.value and "&lt;b&gt;" in photos.status.value
+    photos.controls["within"].value = ""
+    photos.cards[0].like.click()
+    assert "<img src=x" not in photos.status.value and "onerror" in photos.status.value
+
+
+def test_a_photo_in_captions_out(model, folder, tmp_path):  # noqa: F811
+    datasets.write_captions(folder / "captions.json", {name: [f"all {name[5:-4]}"] for name in SHADES})
+    index = search.index_captions(datasets.load_dataset(folder), model)
+    photos = widgets.photo_search(index, model, query="red", k=3)
+    assert photos.picture.png.startswith(b"\x89PNG") and "captions" in said(photos)
+    upload(photos, uploaded(COLOURS["blue"]))
+    assert photos.hits[0].name == "2025/blue.png#0" and "all blue" in photos.cards[0].view.value and thumbnails(photos)[0] is not None
+    photos.controls["within"].value = "all red"
+    assert [hit.name for hit in photos.hits] == ["2024/red.png#0"], "the words of the caption"
+    photos.controls["within"].value = ""
+    photos.controls["folder"].value = "2024"
+    assert {hit.name for hit in photos.hits} == {"2024/red.png#0", "2024/pink.png#0"}
+    sentences = tmp_path / "said.txt"
+    sentences.write_text("something red\nsomething blue\n")
+    plain = widgets.photo_search(search.index_captions(sentences, model), model, query=None, k=3)
+    plain.controls["query"].value = "blue"
+    assert "something blue" in plain.cards[0].view.value and "gone" not in plain.cards[0].view.value and plain.controls["folder"].layout.display == "none"
+
+
+def test_an_index_of_another_model_is_refused(index, model):  # noqa: F811
+    index.about["image_tower"] = "another"
+    with pytest.raises(MiniclipError, match="image tower differ"):
+        widgets.photo_search(index, model, query=None)
 
 
 def test_the_search_takes_pictures_from_a_dataset(index, model, folder):  # noqa: F811
     photos = datasets.load_photos(folder)
-    assert widgets.photo_search(index, model, photos, query="red", k=2).image.value == widgets.photo_search(index, model, query="red", k=2).image.value
+    mine, theirs = widgets.photo_search(index, model, photos, query="red", k=2), widgets.photo_search(index, model, query="red", k=2)
+    assert mine.picture.png == theirs.picture.png and [one.view.value for one in mine.cards] == [one.view.value for one in theirs.cards]
 
 
 def saved(folder):
@@ -196,3 +379,46 @@ def test_a_damaged_file_of_captions_is_never_written_over(folder):
 def test_caption_picture_is_a_picture_of_the_photo():
     png = Image.open(io.BytesIO(widgets.caption_picture(Image.new("RGB", (50, 50), (30, 40, 220)), "IMG_1.jpg"))).convert("RGB")
     assert (np.abs(np.asarray(png).astype(int) - (30, 40, 220)).sum(-1) < 30).mean() > 0.3
+
+
+def test_a_thumbnail_is_made_once_and_again_when_the_photo_changes(index, model, folder, monkeypatch):  # noqa: F811
+    opened, picture_of = [], search.picture_of
+    monkeypatch.setattr(search, "picture_of", lambda index, name: opened.append(name) or picture_of(index, name))
+    photos = widgets.photo_search(index, model, query=None, k=12)
+    for words in ("red", "blue", "green"):
+        photos.controls["query"].value = words
+    assert sorted(opened) == sorted(SHADES)
+    Image.new("RGB", (30, 10), (240, 240, 40)).save(folder / "2024/red.png")
+    photos.controls["search"].click()
+    assert opened[4:] == ["2024/red.png"] and thumbnails(photos)[shown(photos).index("red")].size == (30, 10)
+
+
+def test_pictures_that_are_opened_at_once_leave_no_filter_of_warnings_behind(index, model, monkeypatch):  # noqa: F811
+    """The second of those in threads begins within the first and ends after it: what it found, and puts back, is the first one's."""
+    decode, bare, within, left, opened = images._decode, images.bare_jpeg, threading.Event(), threading.Event(), itertools.count(1)
+
+    def slowly(*args):
+        place = next(opened)
+        if place == 2:  # the first stands alone
+            left.clear()
+            assert within.wait(30)
+        if place == 3:
+            within.set()
+            assert left.wait(30)
+        return decode(*args)
+
+    monkeypatch.setattr(images, "_decode", slowly)
+    monkeypatch.setattr(images, "bare_jpeg", lambda *args: bare(*args) if left.set() is None else None)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    photos, before = widgets.photo_search(index, model, query=None, k=3), list(warnings.filters)
+    photos.controls["query"].value = "red"
+    assert len(shown(photos)) == 3 and all(thumbnails(photos)) and warnings.filters == before
+
+
+def test_a_question_that_is_too_long_is_answered_with_a_note(index, model, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(search, "query_vectors", lambda *asked: warnings.warn("the text was <cut>", LongTextWarning, stacklevel=1) or model.encode_text(["red"]).numpy())
+    photos = widgets.photo_search(index, model, query=None, k=2)
+    photos.controls["query"].value = "red, and on and on"
+    assert shown(photos)[0] == "red" and "the text was &lt;cut&gt;" in photos.status.value
+    photos.cards[0].like.click()
+    assert "cut" not in photos.status.value

@@ -49,8 +49,7 @@ def read(folder):
     """The searcher and what index.json says of it. A `ModelError` tells which of the two files is missing, truncated or another."""
     import faiss
 
-    folder = pathlib.Path(folder)
-    about, file = _read_about(folder), folder / FILES[0]
+    about, file = read_about(folder), pathlib.Path(folder) / FILES[0]
     if not file.is_file():
         raise ModelError(f"'{file}' is missing beside {FILES[1]}; build the index again")
     if runtime.sha256(file) != about["sha256"]:
@@ -62,7 +61,9 @@ def read(folder):
     return searcher, about
 
 
-def _read_about(folder):
+def read_about(folder):
+    """What index.json says, whole and unaltered, or a `ModelError`; the vectors are not looked at."""
+    folder = pathlib.Path(folder)
     try:
         about = json.loads((folder / FILES[1]).read_text(encoding="utf8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -5,16 +5,18 @@ appears with the first change. Pictures are PNG in `ipywidgets.Image`; errors ar
 """
 
 from .explorer import answers_picture, retrieval_explorer
-from .matrix import matrix_picture, matrix_values, similarity_explorer
+from .finding import NothingFoundError, find_photos
+from .matrix import cell_texts, choices, hover_grid, matrix_picture, matrix_values, owners_of, similarity_explorer
 from .panel import Panel
-from .photos import caption_picture, caption_writer, find_photos, photo_search, suggest_captions
+from .photos import PhotoSearch, photo_search
 from .player import replay, replay_picture, replay_sheet
 from .playground import label_picture, zero_shot_playground
 from .search_box import search_box, search_picture
 from .trade_off import missed, trade_off, trade_off_picture, trade_off_rows
+from .writer import caption_picture, caption_writer, suggest_captions
 
 __all__ = [
-    "Panel", "answers_picture", "caption_picture", "caption_writer", "find_photos", "label_picture", "matrix_picture", "matrix_values", "missed",
-    "photo_search", "replay", "replay_picture", "replay_sheet", "retrieval_explorer", "search_box", "search_picture", "similarity_explorer",
-    "suggest_captions", "trade_off", "trade_off_picture", "trade_off_rows", "zero_shot_playground",
+    "NothingFoundError", "Panel", "PhotoSearch", "answers_picture", "caption_picture", "caption_writer", "cell_texts", "choices", "find_photos", "hover_grid",
+    "label_picture", "matrix_picture", "matrix_values", "missed", "owners_of", "photo_search", "replay", "replay_picture", "replay_sheet", "retrieval_explorer", "search_box",
+    "search_picture", "similarity_explorer", "suggest_captions", "trade_off", "trade_off_picture", "trade_off_rows", "zero_shot_playground",
 ]

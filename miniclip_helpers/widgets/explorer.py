@@ -6,15 +6,15 @@ import numpy as np
 
 from .. import metrics, plots, retrieval
 from ..errors import UsageError
-from .panel import COLOURS, DPI, Panel, stem, wide
+from .panel import DPI, Panel, stem, wide
 
 SHOWN = 5
 LABELS = {"image_to_text": "picture finds text", "text_to_image": "text finds picture"}
 
 
 def _plain(text, width):
-    """A caption of at most `width` letters; a dollar sign stays one, where matplotlib would begin a formula."""
-    return textwrap.shorten(text, width, placeholder=" …").replace("$", r"\$")
+    """A caption of at most `width` letters, in one line."""
+    return textwrap.shorten(text, width, placeholder=" …")
 
 
 def answers_picture(dataset, direction, query, answers, rank, candidates):
@@ -24,7 +24,7 @@ def answers_picture(dataset, direction, query, answers, rank, candidates):
     answers: list of `retrieval.Answer`, best first. rank: of the first right one, of so many candidates.
     """
     draw = _texts_found if direction == "image_to_text" else _pictures_found
-    return plots.to_png(draw(dataset, query, answers, rank, f"right answer: number {rank} of {candidates}"), DPI, COLOURS)
+    return plots.quick_png(draw(dataset, query, answers, rank, f"right answer: number {rank} of {candidates}"), DPI)
 
 
 def _texts_found(dataset, row, answers, rank, line):
@@ -72,8 +72,8 @@ def retrieval_explorer(model_or_matrix, dataset, direction="text_to_image", whic
         raise UsageError(f"expected a matrix of {len(dataset)} pictures and {len(owner)} captions, found {matrix.shape}")
     ranks = metrics.ranks(matrix, owner)
     controls = {
-        "direction": wide(ipywidgets.ToggleButtons, options=[(LABELS[key], key) for key in reversed(metrics.DIRECTIONS)], value=direction, description="Direction"),
-        "which": wide(ipywidgets.ToggleButtons, options=retrieval.WHICH, value=which, description="Show"),
+        "direction": wide(ipywidgets.Dropdown, options=[(LABELS[key], key) for key in reversed(metrics.DIRECTIONS)], value=direction, description="Direction"),
+        "which": wide(ipywidgets.Dropdown, options=retrieval.WHICH, value=which, description="Show"),
         "step": wide(ipywidgets.IntSlider, value=1, min=1, max=max(1, len(retrieval.select(ranks[direction], which))), description="Query", continuous_update=False),
     }
 
@@ -82,9 +82,6 @@ def retrieval_explorer(model_or_matrix, dataset, direction="text_to_image", whic
 
     def begin_anew(change):
         controls["step"].value, controls["step"].max = 1, max(1, len(chosen()))
-
-    for name in ("direction", "which"):
-        controls[name].observe(begin_anew, "value")  # before the panel's own: the slider must fit the list
 
     def draw():
         queries, way = chosen(), controls["direction"].value
@@ -99,4 +96,5 @@ def retrieval_explorer(model_or_matrix, dataset, direction="text_to_image", whic
         sentence = f"{controls['step'].value} of {len(queries)}: {asked}: right answer at {rank[query]} of {candidates}, score {best:.2f}; first answer {found[0].score:.2f}"
         return answers_picture(dataset, way, query, found, rank[query], candidates), sentence
 
-    return Panel("retrieval explorer", f"A query and its best {SHOWN} answers, the right one marked in green.", controls, draw)
+    return Panel("retrieval explorer", f"A query and its best {SHOWN} answers, the right one marked in green.", controls, draw,
+                 before={"direction": begin_anew, "which": begin_anew})

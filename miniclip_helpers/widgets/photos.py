@@ -1,158 +1,285 @@
-"""A folder of one's own: search it by words, by a picture, by an answer; and write its captions, one photo after the other."""
+"""The photo search: by words, by a picture, by an answer; what a notebook shows and what `miniclip app` opens as a page."""
 
+import functools
+import os
 import pathlib
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-import numpy as np
-
-from .. import datasets, plots, search, zero_shot
-from ..errors import UsageError
-from .panel import COLOURS, DPI, Panel, stem, wide
+from .. import datasets, images, plots, search
+from ..errors import MiniclipError
+from .finding import NothingFoundError, captions_of, card, escaped, folders_of, nearest, noun, question_vector, thumbnail, told
+from .panel import COLOURS, DPI, Panel, stem
 from .search_box import search_picture
 
-SHOWN = 10  # answers at most
-SUGGESTED = 4
+STYLE = pathlib.Path(__file__).with_name("photos.css")
+SIZES = (12, 24, 48, 96)  # answers shown at a time
+REMEMBERED = 50  # questions to go back to
+KEPT = 500  # thumbnails, of some 15 KB each
+MOST = 480  # in all: further ones are better reached by a narrower question
+SCORES = [("any", -1.0), *((f"{step / 20:.2f}", step / 20) for step in range(1, 20))]
 
 
-# --- pure ------------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Question:
+    """What was asked. words: of the field, "" for pictures. said: the question as HTML. but: the photo that was asked with. notes: what the package warned of."""
 
-
-def find_photos(index, model, asked, k=5, least=-1.0, within=""):
-    """The hits of a question, best first: at most k, none below the score `least`, only names that hold the text `within`.
-
-    asked: words (str), a picture (PIL or bytes), or the name of a photo of the index, given as ("like", name): then the photo itself is left out.
-    Raises a `UsageError` that says what is in the way when nothing is left.
-    """
-    everything = len(index) if within else min(len(index), k + 1)
-    like = asked[1] if isinstance(asked, tuple) else None
-    hits = search.search_many(index, model, [search.picture_of(index, like) if like else asked], everything)[0]
-    inside = [hit for hit in hits if hit.name != like and within.casefold() in hit.name.casefold()]
-    if not inside:
-        raise UsageError(f"no photo's name holds {within!r}; empty the field to search all {len(index)}")
-    good = [hit for hit in inside if hit.score >= least][:k]
-    if not good:
-        raise UsageError(f"no photo reaches {least:.2f}; the nearest, {stem(inside[0].name)}, has {inside[0].score:.2f}: lower the limit to see it")
-    return good
-
-
-def caption_picture(picture, title):
-    """One photo, its title over it: PNG bytes."""
-    figure, axes = plots.new_figure(height=1.9, width=2.2)
-    axes.imshow(np.asarray(picture))
-    axes.set_title(title, fontsize=8)
-    axes.set_axis_off()
-    return plots.to_png(figure, DPI, COLOURS)
-
-
-def suggest_captions(model, picture, labels, shown=SUGGESTED):
-    """Labels that may serve as the start of a caption, the likeliest first: list of (label, probability)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return zero_shot.top_labels(zero_shot.classify(model, [picture], labels), labels, shown)[0]
-
-
-def lines_of(text):
-    """The captions in a text field: one a line, blanks taken away, none twice."""
-    return list(dict.fromkeys(" ".join(line.split()) for line in text.splitlines() if line.strip()))
-
-
-# --- wiring ----------------------------------------------------------------------------------------------------------------------
+    words: str
+    said: str
+    vector: object
+    but: str | None = None
+    notes: tuple = ()
 
 
 def photo_search(index, model, dataset=None, query="a red fruit", k=5):
-    """Search photos by words, by a picture of your own, or by one of the answers.
+    """Search photos, or captions, by words, by a picture of your own, or by one of the answers. A `PhotoSearch`.
 
-    dataset: where the pictures are taken from; by default where the index says that they lie. The controls: "query"; "upload"; "like", the
-    number of an answer of which to see more; "k"; "least", the lowest score to show; "within", a part of the names to search in.
+    dataset: where the pictures are taken from; by default where the index says that they lie. query: the first question, None for none yet.
     """
+    return PhotoSearch(index, model, dataset, query, k)
+
+
+class PhotoSearch(Panel):
+    """The search as a widget. controls: "query", "search" (its button), "upload", "folder", "within" (words in names and captions), "least" (the lowest
+    score), "k" (answers at a time), "back", "more". hits: the answers shown. cards: one for each, with .like, the button that asks for more like it."""
+
+    def __init__(self, index, model, dataset=None, query="a red fruit", k=5):
+        import ipywidgets
+
+        search.check_model(index, model)
+        self.label, self.index, self.model, self.dataset = "photo search", index, model, dataset
+        self.hits, self.cards, self.asked, self.before, self._shown = [], [], None, [], k
+        self._thumbnail = functools.lru_cache(KEPT)(lambda name, version: thumbnail(self._open(name)))
+        self.captions, notes = _captions(index, dataset)
+        self.controls = _controls(index, query or "", k, folders_of(index.names))
+        self.status = ipywidgets.HTML().add_class("miniclip-status")
+        self.grid = ipywidgets.Box().add_class("mc-captions" if search.holds_captions(index) else "mc-grid")
+        self.widget = self._laid_out()
+        self._tell(f"{len(index):,} {noun(index, len(index))}. Type what to look for, or search by a picture of yours.",
+                   "Answers come best first, each with its score: the nearer to 1, the closer.", *notes, kind="mc-empty")
+        self.picture = None
+        if query is not None:
+            self._ask_words(query)
+            self.picture = self._still(query)
+            self.grid.layout.display = "none"  # the still picture shows them already
+        self._wire()
+
+    # --- questions ---
+
+    def ask(self, asked, words, said, but=None):
+        """Ask anew: words (str), a picture's bytes, or ("like", name). What was asked before can be gone back to."""
+        vector, notes = told(lambda: question_vector(self.index, self.model, asked))
+        if self.asked and not words == self.asked.words != "":
+            self.before = [*self.before[-REMEMBERED:], self.asked]
+        self._take(Question(words, said, vector, but, tuple(notes)))
+
+    def _ask_words(self, words):
+        self.ask(words, words.strip(), f"for “{escaped(words.strip())}”")
+
+    def _ask_picture(self, file):
+        content = bytes(file["content"])
+        picture = images.open_image(content)
+        self.ask(content, "", f'like <img class="mc-asked" src="{thumbnail(picture)}" alt=""> your picture <b>{escaped(file["name"])}</b>')
+
+    def _ask_like(self, name):
+        address, _ = self._picture(name)
+        picture = f'<img class="mc-asked" src="{address}" alt=""> ' if address else ""
+        self.ask(("like", name), "", f'like {picture}<b title="{escaped(name)}">{escaped(stem(name))}</b>', name)
+        self.controls["back"].focus()  # where the new answers begin
+
+    def _go_back(self):
+        if self.before:
+            *self.before, asked = self.before
+            self._take(asked)
+
+    def _take(self, asked):
+        self.asked = asked
+        self.controls["query"].value = asked.words  # its observer asks nothing that is asked already
+        self._shown = self.controls["k"].value
+        self._answer()
+
+    # --- answers ---
+
+    def _answer(self, kept=0):
+        """Look the question up and show the answers; the first `kept` stand there already."""
+        if self.asked is None:
+            return
+        filters = {name: self.controls[name].value for name in ("least", "within", "folder")}
+        try:
+            found = nearest(self.index, self.asked.vector, self._shown + 1, **filters, captions=self.captions, but=self.asked.but)
+        except NothingFoundError as error:
+            self._show([], 0)
+            self._tell(escaped(error), kind="mc-empty")
+            return
+        self._show(found[: self._shown], kept)
+        self.controls["more"].layout.display = None if len(found) > self._shown < MOST else "none"
+        count = f"{len(self.hits):,} of {len(self.index):,} {noun(self.index, len(self.index))}"
+        self._tell(f"{count} {self.asked.said}, best first", *self.asked.notes, *self._lost())
+
+    def _show(self, hits, kept):
+        self.hits = hits
+        self.controls["back"].layout.display = None if self.before else "none"
+        self.controls["more"].layout.display = "none"
+        while len(self.cards) < len(hits):
+            self.cards.append(Card(functools.partial(self._try, self._ask_like)))
+        fresh = hits[kept:]
+        for place, hit, parts in zip(range(kept, len(hits)), fresh, self._all_parts([hit.name for hit in fresh])):
+            self.cards[place].show(card(place + 1, hit, *parts), hit.name)  # each as soon as it is there
+        if len(self.grid.children) != len(hits):
+            self.grid.children = [one.widget for one in self.cards[: len(hits)]]
+        self.grid.layout.display = None
+
+    def _all_parts(self, names):
+        """`_parts` of each name in turn, several at once: decoding a camera's picture takes longer than all the rest. The first alone, as it may have to open a dataset."""
+        from PIL import Image
+
+        yield from map(self._parts, names[:1])
+        # Each picture that is opened sets this filter, too, and sets back what it found; in threads that may be another's. The outermost puts all in order.
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            yield from pool.map(self._parts, names[1:])
+
+    def _parts(self, name):
+        """What a card shows of a photo or caption: (thumbnail's address, captions, problem)."""
+        address, problem = self._picture(name)
+        if search.holds_captions(self.index):
+            return address, [search.text_of(self.index, name) or ""], None
+        return address, self.captions.get(name, []), problem
+
+    def _picture(self, name):
+        """(thumbnail's address, None) or ("", the error that says why there is none)."""
+        try:
+            return self._thumbnail(name, self._version(name)), None
+        except MiniclipError as error:
+            return "", error
+
+    def _version(self, name):
+        """What changes when the picture does, so that its thumbnail may be kept; something new each time where nobody knows."""
+        root = self.index.about.get("root")
+        if self.dataset is not None or root is None:
+            return None if self.dataset is None else object()
+        try:
+            return datasets.find_picture(pathlib.Path(root), self._photo(name)).stat().st_mtime_ns
+        except OSError:
+            return object()
+
+    def _photo(self, name):
+        """The name of the photo that a caption belongs to; a photo's own."""
+        return name.rpartition("#")[0] if search.holds_captions(self.index) else name
+
+    def _open(self, name):
+        if self.dataset is None:
+            return search.picture_of(self.index, name)
+        return self.dataset.image(self.dataset.row(self._photo(name)))
+
+    def _lost(self):
+        """Where the whole folder is gone, one sentence about that."""
+        root = self.index.about.get("root")
+        if self.dataset is None and root and not pathlib.Path(root).exists():
+            return [f"the folder of these photos, '{root}', is not there any more; if it moved, build the index again: miniclip index"]
+        return []
+
+    def _still(self, query):
+        """What GitHub and paper show: the first answers, drawn."""
+        if search.holds_captions(self.index):
+            png = plots.to_png(search.draw(self.index, self.hits, query), DPI)
+        else:
+            png = plots.few_colours(search_picture([self._open(hit.name) for hit in self.hits], [hit.name for hit in self.hits], [hit.score for hit in self.hits]), COLOURS)
+        return plots.Picture(plots.few_colours(png, COLOURS), f"The {len(self.hits)} {noun(self.index, len(self.hits))} found for {query!r}, best first.")
+
+    # --- wiring ---
+
+    def _tell(self, said, *notes, kind=""):
+        """said: HTML. notes: text."""
+        self.status.value = f'<p role="status" class="{kind}">{said}</p>' + "".join(f'<p class="mc-note">{escaped(note)}</p>' for note in notes)
+
+    def _wire(self):
+        act, controls = self._try, self.controls
+        controls["query"].observe(lambda change: change["new"].strip() != self.asked_words and act(self._ask_words, change["new"]), "value")
+        controls["upload"].observe(lambda change: change["new"] and act(self._upload, change["new"][0]), "value")
+        for name in ("folder", "within", "least", "k"):
+            controls[name].observe(lambda change: act(self._refilter), "value")
+        controls["search"].on_click(lambda button: act(self._ask_words, controls["query"].value))
+        controls["back"].on_click(lambda button: act(self._go_back))
+        controls["more"].on_click(lambda button: act(self._more))
+
+    @property
+    def asked_words(self):
+        """The words that were asked last; "" for a picture, None before the first question."""
+        return self.asked.words if self.asked else None
+
+    def _upload(self, file):
+        self.controls["upload"].value = ()  # so that the same file can be chosen again
+        self._ask_picture(file)
+
+    def _refilter(self):
+        self._shown = self.controls["k"].value
+        self._answer()
+
+    def _more(self):
+        kept, self._shown = self._shown, min(MOST, self._shown + self.controls["k"].value)
+        self._answer(kept)
+
+    def _laid_out(self):
+        import ipywidgets
+
+        controls = self.controls
+        rows = [ipywidgets.Box([controls[name] for name in names]).add_class(kind) for kind, names in
+                (("mc-question", ("query", "search", "upload")), ("mc-filters", ("folder", "within", "least", "k")))]
+        style = ipywidgets.HTML(f"<style>{STYLE.read_text(encoding='utf8')}</style>", layout={"display": "none"})
+        said = ipywidgets.Box([controls["back"], self.status]).add_class("mc-said-row")
+        return ipywidgets.VBox([style, *rows, said, self.grid, controls["more"]]).add_class("miniclip-photos")
+
+
+class Card:
+    """One answer and its button. like: the ipywidgets button that asks for more like it."""
+
+    def __init__(self, act):
+        """act: function of the name of a photo or caption."""
+        import ipywidgets
+
+        self.act, self.name, self.like, self._before = act, None, None, None
+        self.view = ipywidgets.HTML()
+        self.widget = ipywidgets.VBox().add_class("mc-answer")
+
+    def show(self, content, name):
+        """content: HTML. Another name gets another button: a click says no more than which button it was, and may be on its way while the answers change."""
+        import ipywidgets
+
+        self.view.value = content
+        if name == self.name:
+            return
+        if self._before is not None:
+            self._before.close()
+        self.name, self._before = name, self.like
+        same = {} if self.like is None else {"layout": self.like.layout, "style": self.like.style}
+        self.like = ipywidgets.Button(description="More like this", tooltip=f"more like {name}", **same).add_class("mc-like")
+        self.like.on_click(lambda button: self.act(name))
+        self.widget.children = [self.view, self.like]
+
+
+def _captions(index, dataset):
+    """(captions of the pictures, notes on what is wrong with them)."""
+    try:
+        return captions_of(index, dataset), []
+    except MiniclipError as error:
+        return {}, [str(error).splitlines()[0]]
+
+
+def _controls(index, query, k, folders):
     import ipywidgets
 
-    top = min(SHOWN, len(index))
-    controls = {
-        "query": wide(ipywidgets.Text, value=query, description="Search for", placeholder="words, then Enter", continuous_update=False),
-        "upload": ipywidgets.FileUpload(accept="image/*", multiple=False, description="or for a picture", layout={"width": "180px"}),
-        "like": wide(ipywidgets.Dropdown, options=[("–", 0), *((f"answer {number}", number) for number in range(1, top + 1))], description="More like"),
-        "k": wide(ipywidgets.IntSlider, value=min(k, top), min=1, max=top, description="Pictures", continuous_update=False),
-        "least": wide(ipywidgets.FloatSlider, value=-1.0, min=-1.0, max=1.0, step=0.01, description="Lowest score", continuous_update=False),
-        "within": wide(ipywidgets.Text, value="", description="Names with", placeholder="2024, say; empty for all", continuous_update=False),
+    hidden = {"display": "none"}
+    several = noun(index, 2)
+    return {
+        "query": ipywidgets.Text(value=query, description="Search for", placeholder="a red fruit", tooltip="words; Enter searches", continuous_update=False).add_class("mc-query"),
+        "search": ipywidgets.Button(description="Search", tooltip=f"the {several} nearest to these words", button_style="primary"),
+        "upload": ipywidgets.FileUpload(accept="image/*", multiple=False, description="Search by picture", icon="", tooltip=f"the {several} nearest to a picture of yours"),
+        "folder": ipywidgets.Dropdown(options=[("all", ""), *((f"{folder} ({count:,})", folder) for folder, count in folders.items())], description="Folder",
+                                      tooltip="answers of this folder alone", layout={} if folders else hidden),
+        "within": ipywidgets.Text(description="Name or caption has", placeholder="any text", tooltip="answers with this text alone", continuous_update=False),
+        "least": ipywidgets.Dropdown(options=SCORES, value=-1.0, description="Lowest score", tooltip="answers with this score at least"),
+        "k": ipywidgets.Dropdown(options=sorted({k, *SIZES}), value=k, description="At a time", tooltip="answers shown at first, and with each Show more"),
+        "back": ipywidgets.Button(description="Back", tooltip="to the question before", layout=hidden),
+        "more": ipywidgets.Button(description="Show more", layout=hidden).add_class("mc-more"),
     }
-    asked, hits = [query, f"{query!r}"], []
-
-    def ask(question, said):
-        asked[:] = question, said
-
-    def upload(change):
-        if change["new"]:
-            ask(bytes(change["new"][0]["content"]), change["new"][0]["name"])
-
-    def like(change):
-        if 1 <= change["new"] <= len(hits):
-            name = hits[change["new"] - 1].name
-            ask(("like", name), f"more like {name}")
-            controls["like"].value = 0  # so that the same number can be chosen again, of the new answers
-
-    def draw():
-        hits[:] = find_photos(index, model, asked[0], controls["k"].value, controls["least"].value, controls["within"].value.strip())
-        pictures = [dataset.image(dataset.row(hit.name)) if dataset is not None else search.picture_of(index, hit.name) for hit in hits]
-        png = search_picture(pictures, [hit.name for hit in hits], [hit.score for hit in hits])
-        return png, f"{asked[1]}: " + ", ".join(f"{stem(hit.name)} ({hit.score:.2f})" for hit in hits)
-
-    controls["query"].observe(lambda change: ask(change["new"], f"{change['new']!r}"), "value")
-    controls["upload"].observe(upload, "value")
-    controls["like"].observe(like, "value")  # all three before the panel's own, which draws
-    return Panel("photo search", f"The {k} photos found for {query!r}, best first.", controls, draw)
-
-
-def caption_writer(photos, file=None, model=None, labels=(), skip_problems=True):
-    """Write captions.json by hand: a photo, a field for its captions, one a line, a button to either side. Each change is saved at once, whole.
-
-    photos: a folder, or a dataset. file: where to save; by default captions.json in the folder. An existing one is gone on with. model and
-    labels: what to suggest. The controls: "number", "text", "back", "next", "bare" (to the next photo without a caption), "take" (the suggestion).
-    """
-    import ipywidgets
-
-    if isinstance(photos, datasets.ImageTextDataset):
-        if file is None:
-            raise UsageError("a dataset does not say where its captions belong; give the folder instead, or file=, the captions.json to write")
-    else:
-        file, photos = file or pathlib.Path(photos) / "captions.json", datasets.load_photos(photos, skip_problems)
-    file = pathlib.Path(file)
-    captions = datasets.read_captions(file)
-    first = next((row for row, name in enumerate(photos.names) if not captions.get(name)), 0)
-    text_of = lambda row: "\n".join(captions.get(photos.names[row], []))  # noqa: E731
-    controls = {
-        "number": wide(ipywidgets.BoundedIntText, value=first + 1, min=1, max=len(photos), description=f"Photo of {len(photos)}"),
-        "text": wide(ipywidgets.Textarea, value=text_of(first), description="Captions", placeholder="one a line: what is to be seen?", rows=3, continuous_update=False),
-        **{name: ipywidgets.Button(description=said, layout={"width": "180px"}) for name, said in
-           {"back": "back", "next": "next", "bare": "next without caption", "take": "take the suggestion"}.items()},
-    }
-    controls["take"].disabled, suggested = not (model and labels), []
-
-    def draw():
-        row, said = controls["number"].value - 1, lines_of(controls["text"].value)
-        name = photos.names[row]
-        if said != captions.get(name, []):
-            datasets.write_captions(file, {**captions, name: said})
-            captions[name] = said
-        picture = photos.image(row)
-        suggested[:] = suggest_captions(model, picture, list(labels)) if model and labels else []
-        done = sum(bool(captions.get(name)) for name in photos.names)
-        words = "; suggested: " + ", ".join(f"{label} {share:.0%}" for label, share in suggested) if suggested else ""
-        return caption_picture(picture, name), f"{name}: {len(said)} caption(s); {done} of {len(photos)} photos have one, saved in {file.name}{words}"
-
-    def go(row):
-        controls["number"].value = row % len(photos) + 1
-
-    def bare():
-        here = controls["number"].value
-        after = [*range(here, len(photos)), *range(here)]
-        go(next((row for row in after if not captions.get(photos.names[row])), here - 1))
-
-    def take():
-        controls["text"].value = "\n".join([*lines_of(controls["text"].value), suggested[0][0]])
-
-    controls["number"].observe(lambda change: setattr(controls["text"], "value", text_of(change["new"] - 1)), "value")  # before the panel's own
-    acts = {"back": lambda: go(controls["number"].value - 2), "next": lambda: go(controls["number"].value), "bare": bare, "take": take}
-    for name, act in acts.items():
-        controls[name].on_click(lambda button, act=act: act())
-    return Panel("caption writer", f"The photo {photos.names[first]}, for which captions can be written.", controls, draw)

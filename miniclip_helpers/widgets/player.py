@@ -11,9 +11,9 @@ TICKS = 500  # milliseconds per picture
 
 def replay_picture(matrix, title="", limits=None):
     """One matrix of a training run as a picture without numbers: PNG bytes."""
-    figure, axes = plots.new_figure(height=3.4, width=4.2)
+    figure, axes = plots.new_figure(height=3.4, width=4.8)
     _draw_matrix(figure, axes, matrix, title, limits or (np.min(matrix), np.max(matrix)))
-    return plots.to_png(figure, DPI, COLOURS)
+    return plots.quick_png(figure, DPI)
 
 
 def replay_sheet(matrices, titles, limits, shown=4):
@@ -25,7 +25,7 @@ def replay_sheet(matrices, titles, limits, shown=4):
         axis.set_title(titles[pick], fontsize=9)
         axis.set_axis_off()
     figure.colorbar(image, ax=axes, shrink=0.8)
-    return plots.to_png(figure, DPI, COLOURS)
+    return plots.few_colours(plots.quick_png(figure, DPI), COLOURS)
 
 
 def _draw_matrix(figure, axes, matrix, title, limits):
@@ -50,10 +50,14 @@ def replay(matrices, titles=None):
         raise UsageError(f"expected one title per matrix, found {len(titles)} titles and {len(matrices)} matrices")
     limits = (min(float(matrix.min()) for matrix in matrices), max(float(matrix.max()) for matrix in matrices))
     controls = {
-        "play": ipywidgets.Play(min=0, max=len(matrices) - 1, interval=TICKS, description="Play"),
+        "go": ipywidgets.ToggleButton(description="Play", tooltip="from here to the end", layout={"width": "110px"}),
+        "play": ipywidgets.Play(min=0, max=len(matrices) - 1, interval=TICKS, description="Play", layout={"display": "none"}),  # its own buttons have no names
         "frame": wide(ipywidgets.IntSlider, min=0, max=len(matrices) - 1, description="Frame"),
     }
     frames = {}
+
+    def begin(change):
+        controls["go"].description = "Pause" if change["new"] else "Play"
 
     def draw():
         number = controls["frame"].value
@@ -61,7 +65,8 @@ def replay(matrices, titles=None):
             frames[number] = replay_picture(matrices[number], titles[number], limits)
         return frames[number], f"{titles[number]} ({number + 1} of {len(matrices)})"
 
-    panel = Panel("player", f"The matrix at some of {len(matrices)} moments, from {titles[0]} to {titles[-1]}.", controls, draw, hidden=False)
+    panel = Panel("player", f"The matrix at some of {len(matrices)} moments, from {titles[0]} to {titles[-1]}.", controls, draw, hidden=False, before={"go": begin})
+    ipywidgets.jslink((controls["go"], "value"), (controls["play"], "playing"))
     ipywidgets.link((controls["play"], "value"), (controls["frame"], "value"))
     panel.picture = plots.Picture(replay_sheet(matrices, titles, limits), panel.picture.alt)
     return panel

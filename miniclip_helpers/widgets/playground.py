@@ -8,7 +8,7 @@ import torch
 from .. import plots, zero_shot
 from ..errors import UsageError
 from ..images import open_image
-from .panel import COLOURS, DPI, Panel, stem, wide
+from .panel import DPI, Panel, stem, wide
 
 
 def label_picture(picture, labels, probabilities, shown=8):
@@ -26,7 +26,7 @@ def label_picture(picture, labels, probabilities, shown=8):
     right.set(xlim=(0, 1.15), ylim=(max(4, len(best)) - 0.5, -0.5), xlabel="probability")
     right.grid(axis="y", visible=False)
     right.legend(loc="lower right", fontsize=8)
-    return plots.to_png(figure, DPI, COLOURS)
+    return plots.quick_png(figure, DPI)
 
 
 def zero_shot_playground(model, images, labels, template=zero_shot.TEMPLATE, names=None):
@@ -40,14 +40,16 @@ def zero_shot_playground(model, images, labels, template=zero_shot.TEMPLATE, nam
     start = 1 / float(torch.as_tensor(model.logit_scale).detach())
     controls = {
         "picture": wide(ipywidgets.Dropdown, options=[*((name, row) for row, name in enumerate(names)), ("your own, below", -1)], description="Picture"),
-        "upload": ipywidgets.FileUpload(accept="image/*", multiple=False, description="Upload a picture", layout={"width": "180px"}),
+        "upload": ipywidgets.FileUpload(accept="image/*", multiple=False, description="Upload a picture", icon="", layout={"width": "180px"}),
         "labels": wide(ipywidgets.Textarea, value="\n".join(labels), description="Labels", placeholder="one a line", rows=min(8, 1 + len(labels)),
                         continuous_update=False),
         "template": wide(ipywidgets.Text, value=template, description="Template", placeholder="a photo of a {}.", continuous_update=False),
         "temperature": wide(ipywidgets.FloatLogSlider, value=start, min=-3, max=1, step=0.02, description="Temperature", readout_format=".3g",
                              continuous_update=False),
     }
-    controls["upload"].observe(lambda change: setattr(controls["picture"], "value", -1), "value")  # what is brought is looked at
+
+    def look(change):
+        controls["picture"].value = -1  # what is brought is looked at
 
     def chosen():
         if controls["picture"].value >= 0:
@@ -66,4 +68,4 @@ def zero_shot_playground(model, images, labels, template=zero_shot.TEMPLATE, nam
         notes = "".join(f" ({note.message})" for note in told if issubclass(note.category, UserWarning))
         return label_picture(picture, texts, row), f"{name}: " + ", ".join(f"{label} {share:.1%}" for label, share in best) + notes
 
-    return Panel("zero-shot playground", f"{names[0]} and the most likely of {len(labels)} labels.", controls, draw)
+    return Panel("zero-shot playground", f"{names[0]} and the most likely of {len(labels)} labels.", controls, draw, before={"upload": look})

@@ -1,13 +1,13 @@
 """A box to type in, and the pictures that answer."""
 
 from .. import plots, search
-from .panel import COLOURS, DPI, Panel, stem, wide
+from .panel import DPI, Panel, stem, wide
 
 
 def search_picture(pictures, names, scores):
     """The pictures found, best first, each with its name and score over it: PNG bytes."""
     titles = [f"{stem(name)}  {score:.2f}" for name, score in zip(names, scores, strict=True)]
-    return plots.to_png(plots.image_grid(list(pictures), titles, columns=5), DPI, COLOURS)
+    return plots.quick_png(plots.image_grid(list(pictures), titles, columns=5), DPI)
 
 
 def search_box(model, index, dataset, query="a red fruit", k=5):
