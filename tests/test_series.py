@@ -5,9 +5,9 @@ import json
 import nbformat
 import pytest
 
-from miniclip_helpers import runtime, series
+from miniclip_helpers import plots, runtime, series
 from miniclip_helpers.errors import MiniclipError, UsageError
-from miniclip_helpers.series import badges, results, running
+from miniclip_helpers.series import badges, figures, results, running
 
 CELLS = ["from miniclip_helpers import series", "STEPS = 3", "_ = series.result('answer', 40 + STEPS - 1)\nprint('shape', (STEPS, 2))"]
 
@@ -71,6 +71,54 @@ def test_outputs_are_written_back_without_what_changes(small_series, tmp_path):
     running.run_one("00_small")
     running.write_back(tmp_path / "build" / "offline" / "00_small.ipynb", small_series / "00_small.ipynb")
     assert (small_series / "00_small.ipynb").read_text() == first
+
+
+DRAW = "from miniclip_helpers import plots\n_ = plots.save_figure(plots.bars({'a': 0.25}, 'share'), \"00_new\", 'A bar.', 'One bar.')"
+
+
+def stale(folder, name):
+    """A figure that an earlier run left."""
+    for part in (f"{name}.png", f"{name}.svg", f"data/{name}.json"):
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (folder / part).write_text("of an earlier run")
+    plots.write_index(folder, plots.read_index(folder) | {name: {"caption": "c", "alt": "a", "timed": False}})
+
+
+def files(folder):
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.*")}
+
+
+def test_what_an_earlier_run_drew_does_not_count_as_drawn(small_series, monkeypatch):
+    """A figure that the series draws no more, of this notebook; those of others stay."""
+    rewrite(small_series, 0, CELLS[0] + "\n" + DRAW)
+    drawn, committed = small_series.parent / "build" / "offline" / "figures", small_series.parent / "figures"
+    monkeypatch.setattr(runtime, "CHECKOUT", small_series.parent)
+    monkeypatch.setattr(runtime, "in_checkout", lambda: True)
+    for folder in (drawn, committed):
+        stale(folder, "00_old"), stale(folder, "01_other")
+    monkeypatch.setattr(figures, "run", lambda names, jobs, say: {name: running.run_one(name) for name in names})
+    found = figures.check_figures()
+    assert "no notebook of this run draws it" in found["00_old"]["problems"]
+    assert set(files(drawn)) == {"index.md", "00_new.png", "00_new.svg", "data/00_new.json", "01_other.png", "01_other.svg", "data/01_other.json"}
+    assert sorted(plots.read_index(drawn)) == ["00_new", "01_other"]
+
+
+def test_figures_go_back_with_their_notebook_or_not_at_all(small_series, monkeypatch):
+    committed = small_series.parent / "figures"
+    monkeypatch.setattr(runtime, "CHECKOUT", small_series.parent)
+    stale(committed, "00_new"), stale(committed, "01_other")
+    rewrite(small_series, 0, CELLS[0] + "\n" + DRAW)
+    rewrite(small_series, 2, "1 / 0")
+    before = files(committed), files(small_series)
+    assert running.run_one("00_small", update=True)["status"] == "failed" and (files(committed), files(small_series)) == before
+    rewrite(small_series, 2, CELLS[2])
+    assert running.run_one("00_small", update=True)["status"] == "ok"
+    now, drawn = files(committed), files(small_series.parent / "build" / "offline" / "figures")
+    new = ("00_new.png", "00_new.svg", "data/00_new.json")
+    assert all(now[part] == drawn[part] and now[part] != before[0][part] for part in new)
+    assert set(now) == set(before[0]) and all(now[part] == before[0][part] for part in now if "01_other" in part)
+    assert {name: row["caption"] for name, row in plots.read_index(committed).items()} == {"00_new": "A bar.", "01_other": "c"}
+    assert nbformat.read(small_series / "00_small.ipynb", as_version=4).cells[2].outputs
 
 
 def test_result_prints_its_range(small_series, capsys):

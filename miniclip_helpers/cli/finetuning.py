@@ -1,4 +1,4 @@
-"""The command that makes a model out of a model: fine-tune."""
+"""The commands that make a model out of a model: fine-tune, export."""
 
 import pathlib
 
@@ -6,7 +6,7 @@ from .common import add_captions, add_data, add_parts, command, load_data
 
 
 def add_finetuning(commands):
-    """The command fine-tune."""
+    """The commands fine-tune and export."""
     tune = command(commands, "fine-tune", fine_tune_model, "adapt a pretrained model to your pictures and captions",
         ["miniclip fine-tune --data photos/ --method heads --out runs/mine",
          "miniclip fine-tune --data photos/ --method lora --side text --targets query,value --rank 8 --out runs/lora",
@@ -28,6 +28,11 @@ def add_finetuning(commands):
     tune.add_argument("--wise-ft", type=float, metavar="ALPHA", help="write the model between before (0) and after (1)")
     tune.add_argument("--seed", type=int, default=0, metavar="S")
     add_parts(tune)
+    export = command(commands, "export", export_run, "write a model in the hub's format, for transformers",
+        ["miniclip export runs/mine --to hub/mine",
+         "miniclip export mini --to hub/mini"])
+    export.add_argument("run", metavar="RUN", help="a folder that train or fine-tune wrote, mini, or a CLIP of the hub")
+    export.add_argument("--to", required=True, metavar="FOLDER", type=pathlib.Path, help="the folder to write, new or of an earlier export")
 
 
 def fine_tune_model(args):
@@ -45,3 +50,13 @@ def fine_tune_model(args):
         told = [f"{way.replace('_', ' ')} R@1 {about['before'][f'val_{way}_R@1']:.1%} -> {about['after'][f'val_{way}_R@1']:.1%}" for way in ("image_to_text", "text_to_image")]
         print(f"on {about['val']} images for validation: {', '.join(told)}" + ("; no epoch was better than the model as it came" if about["kept"] == "start" else ""))
     print(f"next:  miniclip evaluate --model {args.out} --data {args.data}" + (f" --split {args.out}/split.json" if args.split else ""))
+
+
+def export_run(args):
+    from ..finetuning import export_model
+
+    how = export_model(args.run, args.to)
+    trust = ", trust_remote_code=True" if "trust" in how else ""
+    print(f"written: {args.to}\nload it:  transformers.AutoModel.from_pretrained('{args.to}'{trust})")
+    if trust:
+        print("transformers has no class for these towers: it runs the three short .py files of the folder, which need timm; README.md says more")

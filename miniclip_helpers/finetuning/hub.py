@@ -1,6 +1,8 @@
 """CLIP and SigLIP from the hub, opened up for training: towers without their projections, the projections as heads, and back again."""
 
+import contextlib
 import copy
+import json
 import pathlib
 import types
 
@@ -24,13 +26,13 @@ SAME_WEIGHTS = {  # elsewhere than on the hub, and their names on it
 }
 
 
-def check_name(name):
-    """Refuse what cannot be written back in its own format, with the name of the same weights on the hub where there is one."""
+def check_name(name, done="fine-tuned"):
+    """Refuse what cannot be written in a format of ours, with the name of the same weights on the hub where there is one. done: what was asked for, in a word."""
     if not str(name).startswith(("clip:", "open_clip:")):
         return
     same = SAME_WEIGHTS.get(str(name))
     hint = f"the same weights are on the hub as {same}: use that name" if same else "take a CLIP or SigLIP of the hub, such as openai/clip-vit-base-patch32"
-    raise UsageError(f"'{name}' can be used here, but not fine-tuned: its library has no model folder to write; {hint}")
+    raise UsageError(f"'{name}' can be used here, but not {done}: its library has no model folder to write; {hint}")
 
 
 class HubTower(Tower):
@@ -125,6 +127,24 @@ def model_copy(model, shared):
     return copy.deepcopy(model, {id(tower): tower for tower in towers})
 
 
+def how_made(folder):
+    """What the config.json of a model's folder says of how the model was made: {"training": ...} or {"fine_tuning": ...}; {} where it says nothing."""
+    file = pathlib.Path(folder) / "config.json"
+    config = json.loads(file.read_text(encoding="utf8")) if file.is_file() else {}
+    return config.get("miniclip") or {key: config[key] for key in ("training", "fine_tuning") if key in config}
+
+
+@contextlib.contextmanager
+def told_unwritten(what):
+    """Turn what any library says of a disk that takes no more into a `ModelError` that names `what`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{what} could not be written: {error}. Nothing is left of it; is there room on the disk?") from error
+
+
 def save(model, folder, extra=None):
     """Write a model into an existing folder in the format it came from, for `load_model`. extra: more keys for config.json.
 
@@ -142,9 +162,11 @@ def save(model, folder, extra=None):
     whole.config.miniclip = extra or {}
     logging.disable_progress_bar()
     try:
-        whole.save_pretrained(folder, max_shard_size="1000GB")
-        AutoImageProcessor.from_pretrained(model.name, local_files_only=True, backend="pil").save_pretrained(folder)
-        AutoTokenizer.from_pretrained(model.name, local_files_only=True).save_pretrained(folder)
+        prepare = [AutoImageProcessor.from_pretrained(model.name, local_files_only=True, backend="pil"), AutoTokenizer.from_pretrained(model.name, local_files_only=True)]
+        with told_unwritten(f"'{model.name}' in the hub's format"):
+            whole.save_pretrained(folder, max_shard_size="1000GB")
+            for one in prepare:
+                one.save_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"the tokenizer and the preprocessing of '{model.name}' cannot be taken along: {str(error).splitlines()[0]}") from error
     finally:

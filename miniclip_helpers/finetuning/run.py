@@ -1,7 +1,6 @@
 """What `miniclip fine-tune` does: a model and a dataset to a model folder, whole or not at all, and resumable."""
 
 import dataclasses
-import json
 import pathlib
 
 import torch
@@ -14,7 +13,7 @@ from ..training.folder import begin, check_resumed, finished, keep_good, read_hi
 from ..training.locked import measure
 from ..training.run import check_parts, chosen_parts
 from .beside import add_closed_form, fits
-from .hub import check_name, opened, save
+from .hub import check_name, how_made, opened, save
 from .methods import DEFAULTS, RANK, SIDES, check_method, check_sides, default_config
 from .tuning import Diverged, Tuning
 from .wise import check_alpha, interpolate
@@ -77,8 +76,7 @@ def _measured(model, val):
 
 def about_run(out):
     """What a fine-tuned folder says of how it was made: the settings, the numbers of images, "kept", "before", "after"."""
-    config = json.loads((pathlib.Path(out) / "config.json").read_text(encoding="utf8"))
-    return config.get("miniclip", config).get("fine_tuning", {})
+    return how_made(out).get("fine_tuning", {})
 
 
 def _stopped(failed, tuned, out):

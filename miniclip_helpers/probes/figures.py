@@ -39,7 +39,7 @@ def examples_figure(probes, board, columns=5):
         right, chosen = probe.choices[place][probe.right[place]], probe.choices[place][found["chosen"][place]]
         axis.imshow(np.asarray(probe.pictures[place]))
         axis.set_title(probe.name, fontsize=9)
-        axis.text(0.5, -0.06, textwrap.fill(f"right: {right}", 26) + "\n" + textwrap.fill(f"said: {chosen}", 26), fontsize=6.5, ha="center", va="top",
+        axis.text(0.5, -0.06, textwrap.fill(f"right: {right}", 24) + "\n" + textwrap.fill(f"said: {chosen}", 24), fontsize=7, ha="center", va="top",
                   transform=axis.transAxes, color=PALETTE["green" if right == chosen else "red"])
     for axis in axes.flat:
         axis.set_axis_off()
