@@ -7,13 +7,14 @@ RUN := $(UV) run --quiet --no-sync
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab figures bench clean
+.PHONY: help run test lab figures site bench clean
 
 help:
 	@echo "make run      run the notebooks of the series, offline; results in build/"
 	@echo "make test     run the tests, the notebooks among them"
 	@echo "make lab      open the notebooks in JupyterLab"
 	@echo "make figures  draw every figure again, into figures/"
+	@echo "make site     make a web site of notebooks, figures and reference, in build/site/"
 	@echo "make bench    measure speed"
 	@echo "make clean    remove what the commands above wrote (not the environment)"
 	@echo
@@ -34,14 +35,21 @@ lab: $(READY)
 	@JUPYTER_CONFIG_PATH="$(CURDIR)/build/lab$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" $(RUN) jupyter lab --notebook-dir=notebooks --ServerApp.jpserver_extensions="$(NO_NBGRADER)" $(ARGS)
 
 figures: $(READY)
-	@$(RUN) miniclip run --update $(ARGS)
+	@$(RUN) miniclip figures $(ARGS)
+
+# Made anew each time, from what is committed: no notebook runs and nothing is fetched. A warning is an error.
+site: $(READY)
+	@rm -rf build/site build/site-work
+	@mkdir -p build/site-work/pages
+	@$(RUN) sphinx-build -q -W --keep-going -b html -c docs -d build/site-work/read build/site-work/pages build/site $(ARGS)
+	@echo "The site is in build/site/: open build/site/index.html in a browser."
 
 bench: $(READY)
 	@$(RUN) pytest tests/benchmarks $(ARGS)
 
 clean:
 	@rm -rf build dist .pytest_cache .ruff_cache .benchmarks .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints
-	@find data miniclip_helpers tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find data docs miniclip_helpers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "Clean. To remove the environment, too: rm -rf .venv .uv"
 
 # Set up once, and again when pyproject.toml has changed. --no-sync above keeps every later command off the network.

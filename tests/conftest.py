@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import re
+import subprocess
+import sys
 import tempfile
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -49,3 +52,27 @@ def photo_folder(tmp_path):
     for seed, name in enumerate("abc"):
         picture(seed).save(tmp_path / "photos" / "images" / f"{name}.png")
     return tmp_path / "photos"
+
+
+CUT_OFF = """
+import socket, sys
+def refuse(*args, **kwargs):
+    raise OSError(f"the network is cut: {args[-1]!r}")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+from sphinx.cmd.build import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the web site, made once with the options of `make site`, where no connection can be opened."""
+    for needed in ("sphinx", "myst_nb", "furo"):
+        pytest.importorskip(needed, reason="the site is made by Sphinx, myst-nb and furo, which are not all installed: uv sync")
+    recipe = re.search(r"sphinx-build (.+) \$\(ARGS\)", (ROOT / "Makefile").read_text(encoding="utf8"))[1]
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "build" / "site-work" / "pages").mkdir(parents=True)
+    options = [str(ROOT / option) if option == "docs" else option for option in recipe.split()]
+    done = subprocess.run([sys.executable, "-c", CUT_OFF, *options], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return folder / "build" / "site"

@@ -56,9 +56,16 @@ def uv():
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A folder that holds the wheel's content and nothing else; first on the path, before the editable checkout."""
+    """A folder that holds the wheel's content and nothing else; first on the path, before the editable checkout. Built where somebody has worked in notebooks/."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [uv(), "build", "--quiet", "--wheel", "--out-dir", str(folder / "dist"), str(ROOT)]
+    for name in ("data", "docs", "miniclip_helpers", "notebooks"):
+        shutil.copytree(ROOT / name, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):  # no .gitignore: what is left out must not hang on it
+        shutil.copy2(ROOT / name, folder / "source")
+    for stray in (".ipynb_checkpoints/00_start_here-checkpoint.ipynb", ".ipynb_checkpoints/README-checkpoint.md", "conf.py", "pages/layout.py", "photo.png"):
+        (folder / "source" / "notebooks" / stray).parent.mkdir(exist_ok=True)
+        (folder / "source" / "notebooks" / stray).touch()
+    command = [uv(), "build", "--quiet", "--wheel", "--out-dir", str(folder / "dist"), str(folder / "source")]
     built = subprocess.run([*command, "--offline"], capture_output=True, text=True, timeout=300)
     if built.returncode:  # the build backend is not in uv's cache yet
         built = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -85,6 +92,14 @@ def said(alone):
     done = subprocess.run([sys.executable, "-c", PRELUDE + PLAIN], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_notebooks_folder_holds_the_series_alone(installed):
+    folder = installed / "miniclip_helpers" / "notebooks"
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert found == {path.name for path in (ROOT / "notebooks").iterdir() if path.suffix in (".ipynb", ".md", ".yaml")}
+    assert len(found) >= 14 and {"README.md", "profiles.yaml"} < found
+    assert {path.name for path in installed.iterdir()} == {"miniclip_helpers", next(installed.glob("*.dist-info")).name}  # no docs/
 
 
 def test_a_plain_python_checks_every_exercise(said, alone):

@@ -1,0 +1,1 @@
+"""What the site needs besides Sphinx: pages that are laid out, notebooks prepared, formulas and docstrings rendered."""
