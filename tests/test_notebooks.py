@@ -209,5 +209,6 @@ def test_figures_are_one_family_and_none_is_left_over():
     folder = ROOT / "figures"
     drawn = {figure for name in NOTEBOOKS for figure in re.findall(r"save_figure\([^\"]*\"(\d\d_\w+)\"", "\n".join(cell.source for cell in read(name).cells))}
     listed = set(re.findall(r"^\| \[(\w+)\]", (folder / "index.md").read_text(encoding="utf8"), re.MULTILINE))
-    assert drawn == listed == {path.stem for path in folder.glob("*.png")} and {path.stem for path in (folder / "data").iterdir()} <= drawn
+    assert drawn == listed == {path.stem for path in folder.glob("*.png")} == {path.stem for path in folder.glob("*.svg")}
+    assert {path.stem for path in (folder / "data").iterdir()} <= drawn
     assert {Image.open(path).width for path in folder.glob("*.png")} == {round(plots.WIDTH * plots.STYLE["savefig.dpi"])}
