@@ -161,13 +161,20 @@ def difference_hash(image, side=8):
     return int.from_bytes(np.packbits(bits).tobytes(), "big") >> (-bits.size % 8)
 
 
+def middle(image):
+    """The picture; of a line, with one side more than 20 times the other, its middle: scaled by its short side, one of 1 x 65,000 pixels would take gigabytes."""
+    most = 20 * min(image.size)
+    left, top = ((side - min(side, most)) // 2 for side in image.size)
+    return image.crop((left, top, left + min(image.width, most), top + min(image.height, most))) if max(image.size) > most else image
+
+
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
     """A picture to the numbers that a tower was trained on.
 
     size: side in pixels. mean, std: per channel, of values in [0, 1]. mode "crop" scales the shorter side to size / crop and
     cuts the centre, as ImageNet models are tested; "squash" scales both sides, and so keeps what lies at the edges.
-    "crop" cuts pictures whose one side is above 20 times the other to their middle first: scaled whole, 1 x 65000 pixels would become 256 x 17 million.
+    "crop" takes the `middle` of lines.
     """
 
     size: int = 224
@@ -182,10 +189,7 @@ class Preprocess:
 
         if self.mode == "squash":
             return np.asarray(image.resize((self.size, self.size), Image.Resampling.BICUBIC))
-        most = 20 * min(image.size)
-        if max(image.size) > most:
-            left, top = ((side - min(side, most)) // 2 for side in image.size)
-            image = image.crop((left, top, left + min(image.width, most), top + min(image.height, most)))
+        image = middle(image)
         scale = round(self.size / self.crop) / min(image.size)
         image = image.resize([max(self.size, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
         left, top = ((side - self.size) // 2 for side in image.size)

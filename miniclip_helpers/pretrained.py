@@ -12,7 +12,7 @@ import warnings
 
 import torch
 
-from . import runtime
+from . import images, runtime
 from .downloads import need_network
 from .encoders import Tower, weights_fingerprint
 from .errors import ModelError, unknown
@@ -100,6 +100,8 @@ class _TextTower(_ImageTower):
 def _two_towers(name, net, width, image, text, logit_scale):
     """A `TwoTowers` of one network's two sides; image is (preprocess, encode), text is (preprocess, encode, context, count)."""
     net.eval().requires_grad_(False)
+    prepare, encode = image
+    image = (lambda pictures: prepare([images.middle(picture) for picture in pictures])), encode
     print_ = weights_fingerprint(net)
     towers = _ImageTower(name, net, width, *image, print_), _TextTower(name, net, width, *text, print_)
     return TwoTowers(*towers, logit_scale=logit_scale.item(), name=name).eval()

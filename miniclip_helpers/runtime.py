@@ -5,8 +5,10 @@ import hashlib
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 
 from .errors import DataError, MiniclipError, UsageError
 
@@ -250,3 +252,17 @@ def listen(host, port):
         listener.close()
         raise MiniclipError(f"nothing can listen at {host}:{port} ({error.strerror}); is another service there? Give another port with --port, or 0 for a free one") from error
     return listener
+
+
+@contextlib.contextmanager
+def signals_to(heard):
+    """SIGINT and SIGTERM call `heard(number, frame)` and end nothing. In another thread than the main one, where Python tells of no signals, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

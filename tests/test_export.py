@@ -104,7 +104,7 @@ def exported(tmp_path_factory):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_MODULES_CACHE": str(work / "modules"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", STRANGER, str(work), folders, *WORDS], cwd=work, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
-    return {name: (opened(load_model(source)), work / name / "hub", torch.load(work / name / "found.pt")) for name, source in sources.items()}
+    return {name: (opened(load_model(source)), work / name / "hub", torch.load(work / name / "found.pt", weights_only=True)) for name, source in sources.items()}
 
 
 @pytest.mark.parametrize("name", ["mini", "trio", "apart", "clip", "lora", "lp-ft", "siglip"])

@@ -39,6 +39,17 @@ def test_a_hub_folder_equals_transformers_own_forward(hub_folder):
     torch.testing.assert_close((model.logit_scale * images @ texts.T).detach(), theirs, atol=1e-4, rtol=1e-4)
 
 
+def test_a_line_of_one_pixel_is_not_scaled_whole(hub_folder):
+    """Its short side would become 30 pixels, and its long one two million."""
+    from PIL import Image
+
+    line = Image.new("RGB", (1, 65_000))
+    line.paste((255, 0, 0), (0, 32_000, 1, 33_000))
+    model, before = pretrained.load_model(hub_folder), runtime.peak_memory_mb()
+    torch.testing.assert_close(model.encode_image([line]), model.encode_image([line.crop((0, 32_490, 1, 32_510))]))
+    assert runtime.peak_memory_mb() < before + 60
+
+
 def test_the_stand_in_has_clips_real_tokenizer(hub_folder):
     from transformers import AutoTokenizer
 

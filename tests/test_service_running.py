@@ -22,11 +22,11 @@ from test_service import MB, engine, held, made, tagged_photo  # noqa: F401  fix
 from miniclip_helpers import search
 from miniclip_helpers.cli import main
 from miniclip_helpers.errors import MiniclipError, UsageError
-from miniclip_helpers.runtime import is_loopback, listen
+from miniclip_helpers.runtime import is_loopback, listen, signals_to
 from miniclip_helpers.service import Engine, create_app, serve
 from miniclip_helpers.service.connection import connection
 from miniclip_helpers.service.guard import Exchange
-from miniclip_helpers.service.running import quiet_signals, settings
+from miniclip_helpers.service.running import settings
 
 
 @contextlib.contextmanager
@@ -378,7 +378,7 @@ def test_a_stop_does_not_wait_for_a_slow_sender(engine, caplog, monkeypatch):
 def test_signals_are_quiet_for_a_while_alone():
     before, heard = [signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)], []
     try:
-        with quiet_signals(lambda number, frame: heard.append(number)):
+        with signals_to(lambda number, frame: heard.append(number)):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGTERM)
         assert heard == [signal.SIGINT, signal.SIGTERM]

@@ -6,11 +6,11 @@ import json
 import logging
 import os
 import secrets
-import signal
 import sys
 import tempfile
 
 from ..errors import MiniclipError, UsageError
+from ..runtime import signals_to
 
 SECONDS_KEPT = 300  # a kernel whose page is gone without a word: a browser that crashed, a telephone that fell asleep
 LOOK = 100  # milliseconds between two looks at what the first kernel says
@@ -53,7 +53,7 @@ def voila_page(listener, told, ready):
             HTTPServer(self.app).add_socket(listener)
             self.ioloop = IOLoop.current()
             try:
-                with stopped_by_signals(self._handle_signal_stop), looking(self, told, ready):
+                with signals_to(self._handle_signal_stop), looking(self, told, ready):
                     self.ioloop.start()
             finally:
                 self.stop()
@@ -83,17 +83,6 @@ async def end_all(manager):
     """End all kernels. Those being started are awaited first: half started they are not known yet, and would stay."""
     await asyncio.gather(*(task for pool in manager._pools.values() for task in pool), return_exceptions=True)
     await manager.shutdown_all(now=True)
-
-
-@contextlib.contextmanager
-def stopped_by_signals(stop):
-    """SIGINT ends as SIGTERM does."""
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -154,7 +154,7 @@ def parts_source():
         if here not in told:
             raise ModelError(f"model/heads.py has changed, and export does not know how to take it along: {here.strip()!r} is gone")
         told = told.replace(here, there, 1)
-    return "\n\n".join([f"# {MIT}\n{told}", *(inspect.getsource(part) for part in (efficientnet.features, images.Preprocess, images.normalise))])
+    return "\n\n".join([f"# {MIT}\n{told}", *(inspect.getsource(part) for part in (efficientnet.features, images.middle, images.Preprocess, images.normalise))])
 
 
 def _save_tokenizer(tower, folder):

@@ -2,10 +2,8 @@
 
 import contextlib
 import logging
-import signal
-import threading
 
-from ..runtime import is_loopback, listen
+from ..runtime import is_loopback, listen, signals_to
 from .app import create_app
 from .connection import connection
 from .engine import Engine
@@ -41,7 +39,7 @@ def serve(folder, model=None, host="127.0.0.1", port=8000, token=None, hosts=(),
         if log:
             _log_requests()
         server = uvicorn.Server(settings(app))
-        with quiet_signals(lambda *_: setattr(server, "should_exit", True)):  # one that comes before uvicorn listens to signals counts, too
+        with signals_to(lambda *_: setattr(server, "should_exit", True)):  # one that comes before uvicorn listens counts, too; the one that it raises again at its end is no error
             server.run(sockets=[listener])
 
 
@@ -60,16 +58,3 @@ def _log_requests():
     logger.setLevel(logging.INFO)
 
 
-@contextlib.contextmanager
-def quiet_signals(heard):
-    """SIGINT and SIGTERM call `heard(number, frame)` and end nothing. uvicorn raises the signal that stopped it once more at its end: so a service that
-    was told to stop exits with 0. In another thread than the main one, where Python tells of no signals, nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 import functools
 import types
+from typing import Annotated, Literal
 
 MOST_HITS = 100
 MOST_LETTERS = 1000
@@ -24,8 +25,6 @@ def whole(number):
 @functools.cache
 def shapes():
     """The models, by name: TextQuery, Hit, Answer, Share, Guess, Health, Problem. Made when first asked for, because pydantic takes time to load."""
-    from typing import Annotated, Literal
-
     from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
     Text = Annotated[str, Field(min_length=1, max_length=MOST_LETTERS), AfterValidator(real_text)]
