@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 
 from miniclip_helpers import runtime
+from miniclip_helpers.downloads import unpack_member
 from miniclip_helpers.errors import ChecksumError, OfflineError
 
 
@@ -89,7 +90,7 @@ def unpacked(packages, folder):
             with _tar(package, archive) as tar:
                 for member in tar:
                     if member.isfile() and member.name.removeprefix("./").startswith(package.keep):
-                        tar.extract(member, room / package.name, filter="data")
+                        unpack_member(tar, member, room / package.name)
         yield room
 
 

@@ -12,7 +12,7 @@ from loopback import DATA, Server, serving
 
 from miniclip_helpers import downloads
 from miniclip_helpers.downloads import CHUNK, SOURCES, Source, fetch
-from miniclip_helpers.errors import ChecksumError, MiniclipError, OfflineError, UsageError
+from miniclip_helpers.errors import ChecksumError, DataError, MiniclipError, OfflineError, UsageError
 
 resource = pytest.importorskip("resource")  # limits of the system: not on Windows
 
@@ -238,6 +238,20 @@ def test_an_archive_that_leads_out_unpacks_nothing(serve, tmp_path):
     with pytest.raises(Exception, match="outside"):
         fetch(packed(serve(data), data), tmp_path / "cache")
     assert not (tmp_path / "outside").exists() and left(tmp_path / "cache") == ["file.tar.gz"]
+
+
+@pytest.mark.parametrize("name, kind, words", [
+    ("/etc/somewhere", tarfile.REGTYPE, "outside"), ("a/../../b", tarfile.REGTYPE, "outside"), ("..", tarfile.DIRTYPE, "outside"),
+    ("link", tarfile.SYMTYPE, "neither"), ("hard", tarfile.LNKTYPE, "neither"), ("null", tarfile.CHRTYPE, "neither"), ("pipe", tarfile.FIFOTYPE, "neither")])
+def test_what_is_no_file_of_the_folder_is_not_unpacked(name, kind, words, tmp_path):
+    buffer, info = io.BytesIO(), tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/etc/passwd"
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(info)
+    (tmp_path / "room").mkdir()
+    with tarfile.open(fileobj=io.BytesIO(buffer.getvalue())) as tar, pytest.raises(DataError, match=words):
+        downloads.unpack_member(tar, tar.next(), tmp_path / "room")
+    assert [path.name for path in tmp_path.rglob("*")] == ["room"]
 
 
 def test_unpacking_onto_a_full_disk_leaves_no_half_folder(serve, tmp_path):
