@@ -254,6 +254,11 @@ def listen(host, port):
     return listener
 
 
+def address_of(host, listener):
+    """The http address under which what `listen` gave is reached at `host`."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
 @contextlib.contextmanager
 def signals_to(heard):
     """SIGINT and SIGTERM call `heard(number, frame)` and end nothing. In another thread than the main one, where Python tells of no signals, nothing changes."""

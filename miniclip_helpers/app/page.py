@@ -37,15 +37,15 @@ def open_asked():
     """The index and the model that `miniclip app` was asked for. The model's weights are read, so that the first question waits no longer than others."""
     from PIL import Image
 
+    from .. import search
     from ..index import load_index
-    from ..pretrained import load_model
 
     if PLACE not in os.environ:
         raise UsageError("this page belongs to a command; open it with: miniclip app INDEX")
     asked = json.loads((pathlib.Path(os.environ[PLACE]) / "asked.json").read_text(encoding="utf8"))
     os.chdir(asked["folder"])  # names of models may be paths
     index = load_index(asked["index"])
-    model = load_model(asked["model"] or index.about.get("model", "mini"))
+    model = search.model_of(index, asked["model"])
     model.encode_text(["warm"])
     model.encode_image([Image.new("RGB", (64, 64))])
     return index, model

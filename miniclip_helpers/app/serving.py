@@ -61,7 +61,7 @@ def show(folder, model=None, host="127.0.0.1", port=8866, browser=True, say=prin
         _write_kernel(pathlib.Path(work))
         os.environ.update(voila_environment(**{PLACE: work}, **_of_its_own(pathlib.Path(work))))
         os.environ["JUPYTER_PATH"] = os.pathsep.join((work, os.environ["JUPYTER_PATH"]))
-        here = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        here = runtime.address_of(host, listener)
 
         def ready():
             address = f"{here}/?token={voila.token}"

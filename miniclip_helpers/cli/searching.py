@@ -85,7 +85,6 @@ def check_limit(limit):
 def search_index(args):
     from .. import search
     from ..index import load_index
-    from ..pretrained import load_model
 
     if args.query is not None and not args.query.strip():
         raise UsageError("the query is empty; say what to look for, like 'a red fruit'")
@@ -96,7 +95,7 @@ def search_index(args):
     index = load_index(args.index)
     if queries and args.figure:
         search.check_sheet(index, queries)
-    model = load_model(args.model or index.about.get("model", "mini"))
+    model = search.model_of(index, args.model)
     search.check_model(index, model)
     index = index if args.limit is None else index.first(args.limit)
     if queries:

@@ -17,6 +17,13 @@ class Hit:
     score: float
 
 
+def model_of(index, name=None):
+    """The model called `name`, by default the one that made the index. `check_model` says whether it is that one. Raises what `load_model` does."""
+    from ..pretrained import load_model
+
+    return load_model(name or index.about.get("model", "mini"))
+
+
 def check_model(index, model):
     """Raise `ModelError` unless `model` is the one that made the index: embeddings of two models cannot be compared. It says which part differs."""
     made = index.about

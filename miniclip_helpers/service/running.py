@@ -3,7 +3,8 @@
 import contextlib
 import logging
 
-from ..runtime import is_loopback, listen, signals_to
+from .. import search
+from ..runtime import address_of, is_loopback, listen, signals_to
 from .app import create_app
 from .connection import connection
 from .engine import Engine
@@ -24,15 +25,14 @@ def serve(folder, model=None, host="127.0.0.1", port=8000, token=None, hosts=(),
     import uvicorn
 
     from ..index import load_index
-    from ..pretrained import load_model
 
     with contextlib.closing(listen(host, port)) as listener:  # first of all: a port that is taken is told before a model is loaded
         index = load_index(folder)
-        engine = Engine(index, load_model(model or index.about.get("model", "mini")), folder)
+        engine = Engine(index, search.model_of(index, model), folder)
         engine.warm()
         near = is_loopback(host)
         app = create_app(engine, token, {*LOOPBACK, *(name.lower() for name in (host, *hosts))} if near or hosts else None, body)
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        address = address_of(host, listener)
         say(f"{len(index)} {engine.state()['holds']} at {address} (what to ask: {address}/openapi.json); Ctrl-C stops it", flush=True)
         if not near and token is None:
             say("every machine that reaches this address may ask; a token keeps strangers out: MINICLIP_TOKEN, or --token-file", flush=True)
