@@ -1,12 +1,11 @@
 """Fetches over the network: checksummed, resumed after a cut, from a second source when the first fails, whole or not at all.
 
-pooch verifies the checksum and gives a file its name; going on from a partial file and choosing between sources are added here.
+pooch verifies the checksum; going on from a partial file and choosing between sources are added here.
 """
 
 import dataclasses
-import functools
+import os
 import pathlib
-import re
 import shutil
 import socket
 import tarfile
@@ -17,6 +16,7 @@ from .errors import ChecksumError, DataError, MiniclipError, OfflineError, unkno
 
 TIMEOUT = (10, 30)  # seconds to connect, and without a byte
 CHUNK = 2**16
+MOST_MEMBER = 2**32  # bytes of one file in an archive
 TRIES, BARREN = 20, 2  # connections per source in all, and in a row that brought nothing
 PAUSE = 1.0  # seconds before a source is asked again
 HEADERS = {"User-Agent": "miniclip (teaching material)", "Accept-Encoding": "identity"}  # bytes as they lie on the server: they are counted and hashed
@@ -88,7 +88,7 @@ def _fetch_alone(source, archive, target):
     import filelock
     import pooch
 
-    archive.parent.mkdir(parents=True, exist_ok=True)
+    runtime.make_folder(archive.parent)
     with filelock.FileLock(archive.parent / f".{source.file}.lock"):
         if source.unpack and target.is_dir():  # another process was first
             return target
@@ -99,12 +99,9 @@ def _fetch_alone(source, archive, target):
             raise ChecksumError(f"'{archive}' is not {source.name}: expected {source.checksum}; remove it, and it is fetched anew")
         if source.unpack:
             with runtime.writing_folder(target) as fresh:
-                if archive.suffix == ".zip":
-                    shutil.unpack_archive(archive, fresh)
-                else:
-                    with tarfile.open(archive) as tar:
-                        for member in tar:
-                            unpack_member(tar, member, fresh)
+                with tarfile.open(archive) as tar:
+                    for member in tar:
+                        unpack_member(tar, member, fresh)
             if not found:  # what somebody placed by hand stays
                 archive.unlink()
         return target
@@ -115,6 +112,8 @@ def unpack_member(tar, member, folder):
 
     Python's own filter "data" does this and more, but is not in 3.11.2, which Debian 12 has.
     """
+    if "\0" in member.name or member.issparse() or not 0 <= member.size <= MOST_MEMBER:
+        raise DataError(f"{member.name!r} of an archive has a name or a size ({member.size:,} bytes) that no file here has; it is not unpacked")
     target = (pathlib.Path(folder) / member.name).resolve()
     if not target.is_relative_to(pathlib.Path(folder).resolve()):
         raise DataError(f"{member.name!r} of an archive would lie outside the folder that it is unpacked into; it is not what it should be, and is not unpacked")
@@ -150,21 +149,22 @@ def _from_any(source, archive):
 def _from_one(url, source, archive):
     import pooch
 
-    pooch.get_logger().setLevel("WARNING")  # the progress bar tells enough
     part = archive.with_name(f".{archive.name}.part")
     resumed = part.exists()
-    download = functools.partial(_download, part=part, source=source)
-    try:
-        pooch.retrieve(url, source.checksum, fname=archive.name, path=archive.parent, downloader=download)
-    except ValueError as error:  # pooch's word for a wrong checksum
-        if resumed:  # the fault may lie in what was there before
-            return _from_one(url, source, archive)
-        found = re.search(r"got (\w+)", str(error))
-        raise ChecksumError(f"another file came: expected {source.checksum}, found {found[1] if found else 'something else'}") from error
+    _download(url, part, source)
+    if pooch.hashes.hash_matches(str(part), source.checksum):
+        runtime.sync(part)
+        os.replace(part, archive)
+        return runtime.sync(archive.parent)
+    found = pooch.file_hash(str(part), "sha256" if source.sha256 else "md5")
+    part.unlink()
+    if resumed:  # the fault may lie in what was there before
+        return _from_one(url, source, archive)
+    raise ChecksumError(f"another file came: expected {source.checksum}, found {found}")
 
 
-def _download(url, output_file, _pooch, part, source):
-    """A downloader for pooch: `part` completed, over several connections if need be, and handed over as `output_file`."""
+def _download(url, part, source):
+    """`part` completed, over several connections if need be."""
     import requests
 
     barren, why = 0, ""
@@ -173,9 +173,7 @@ def _download(url, output_file, _pooch, part, source):
             time.sleep(PAUSE)
         before = part.stat().st_size if part.exists() else 0
         try:
-            _continue(url, part, source, before)
-            part.replace(output_file)
-            return
+            return _continue(url, part, source, before)
         except requests.RequestException as error:
             why = _reason(error)
         barren = 0 if part.exists() and part.stat().st_size > before else barren + 1

@@ -1,5 +1,6 @@
 """Pictures: opened safely, turned upright, made RGB, resized and normalised; augmentation on pixels."""
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -9,6 +10,7 @@ import warnings
 import numpy as np
 import torch
 
+from . import runtime
 from .errors import ImageError
 
 MAX_PIXELS = 100_000_000  # a 100-megapixel photo is real, a 20,000 x 20,000 one is a decompression bomb
@@ -25,14 +27,13 @@ def open_image(source):
     >>> open_image(np_png_bytes).mode  # doctest: +SKIP
     'RGB'
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     name = f"'{source}'" if isinstance(source, (str, os.PathLike)) else "the picture"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = _decode(source, name)
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(_decode(source, name))
     except ImageError:
         raise
     except Image.DecompressionBombError:  # Pillow's own limit, above ours
@@ -62,24 +63,40 @@ def _decode(source, name):
     from PIL import Image
 
     if isinstance(source, Image.Image):
-        return source
+        return _upright(source)
     if isinstance(source, (str, os.PathLike)):
+        if runtime.is_endless(source):
+            raise ImageError(f"{name} is no file, but a pipe or a device; give a picture file")
         if pathlib.Path(source).is_file() and pathlib.Path(source).stat().st_size == 0:
             raise ImageError(f"{name} is empty (0 bytes); copy it again, or remove it")
-        image = open_head(source)
-    elif isinstance(source, (bytes, bytearray, memoryview)):
+        with open(source, "rb") as file:  # by its path Pillow would map the file, and a file that shrinks meanwhile would end the process
+            return _decoded(open_head(file), name)
+    if isinstance(source, (bytes, bytearray, memoryview)):
         if not len(source):
             raise ImageError(f"{name} is empty (0 bytes)")
-        image = open_head(io.BytesIO(source))
-    elif hasattr(source, "__bytes__"):  # what reads its bytes when asked, such as a picture inside a tar file
+        return _decoded(open_head(io.BytesIO(source)), name)
+    if hasattr(source, "__bytes__"):  # what reads its bytes when asked, such as a picture inside a tar file
         return _decode(bytes(source), name)
-    else:
-        raise ImageError(f"expected a path, bytes or a PIL image, found {type(source).__name__}")
+    raise ImageError(f"expected a path, bytes or a PIL image, found {type(source).__name__}")
+
+
+def _decoded(image, name):
     _check_size(image, name)
     if image.format == "JPEG":
         image.draft("RGB", (1024, 1024))  # decode large photos at a fraction of their size: several times faster
     image.load()
-    return image
+    return _upright(image)
+
+
+def _upright(image):
+    """The picture turned as its EXIF says; as it is where the EXIF is damaged, which says nothing of the pixels."""
+    from PIL import ImageOps
+
+    try:
+        image.getexif()
+    except Exception:  # decoders of EXIF raise many kinds
+        return image
+    return ImageOps.exif_transpose(image)
 
 
 def _check_size(image, name):
@@ -88,37 +105,54 @@ def _check_size(image, name):
         raise ImageError(f"{name} has {width} x {height} pixels, more than the {MAX_PIXELS // 10**6} million allowed; make it smaller first")
 
 
-def check_header(path):
-    """Look at a picture's header only, which is fast: raises `ImageError` for an empty, unknown or too large file."""
+@contextlib.contextmanager
+def reading_head(source, name="the picture"):
+    """`open_head` with its errors as `ImageError`, for an unknown or too large file, too. source: a path or an open file; name: what the error calls it."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with open_head(path) as image:
-                _check_size(image, f"'{path}'")
+            with open_head(source) as image:
+                _check_size(image, name)
+                yield image
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise ImageError(f"'{path}' has more pixels than the {MAX_PIXELS // 10**6} million allowed; make it smaller first") from None
+        raise ImageError(f"{name} has more pixels than the {MAX_PIXELS // 10**6} million allowed; make it smaller first") from None
     except Exception as error:
-        empty = os.path.getsize(path) == 0
-        raise ImageError(f"'{path}' {'is empty (0 bytes)' if empty else f'cannot be read as a picture ({_reason(error)})'}") from error
+        raise ImageError(f"{name} cannot be read as a picture ({_reason(error)})") from error
+
+
+def check_header(path):
+    """Look at a picture's header only, which is fast: raises `ImageError` for an empty, unknown or too large file."""
+    if os.path.getsize(path) == 0:
+        raise ImageError(f"'{path}' is empty (0 bytes)")
+    with reading_head(path, f"'{path}'"):
+        pass
 
 
 def _to_rgb(image):
     from PIL import Image
 
     if image.mode in {"I;16", "I;16B", "I", "F"}:
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode.startswith("I;16") else max(float(values.max()), 1.0)
-        image = Image.fromarray((values.clip(0, top) * (255 / top)).astype(np.uint8))
+        image = Image.fromarray(_eight_bits(np.array(image, dtype=np.float64), 65535.0 if image.mode.startswith("I;16") else None))
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image)
         image = white
     return image.convert("RGB")
+
+
+def _eight_bits(values, top):
+    """Numbers (float64, changed in place) from 0 to `top`, or to the largest, as uint8 from 0 to 255. What is no number is 0, and infinity is `top`."""
+    if top is None:
+        top = max(float(values.max(where=np.isfinite(values), initial=0)), 1.0)
+    np.nan_to_num(values, copy=False, nan=0.0, posinf=top, neginf=0.0)
+    values.clip(0, top, out=values)
+    values *= 255 / top
+    return values.astype(np.uint8)
 
 
 def bare_jpeg(picture, side):

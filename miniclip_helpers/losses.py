@@ -2,6 +2,11 @@
 
 `logit_scale` is 1 / temperature, already exponentiated. Uniform similarities cost log B: the value a loss starts from,
 and the value it is stuck at when nothing is learned.
+
+Embeddings are floating-point tensors; of two dtypes the wider counts. Float16 and bfloat16 give the loss of their own numbers within the rounding
+of their logits, and no infinity where the exact loss is a finite number of theirs. What is not finite, a temperature of 0 among it, gives NaN or
+infinity and no error: a loss must not look at its numbers, and `training.train_step` stops there. A zero row is as near to everything. What is no
+tensor, no floating-point number, or no batch of pairs is a `UsageError`.
 """
 
 import contextlib
@@ -15,6 +20,9 @@ CHUNK = 512  # rows of logits at a time: 64 MB a block at a batch of 32,768 in f
 
 
 def _check(image_embeddings, text_embeddings):
+    for rows in (image_embeddings, text_embeddings):
+        if not torch.is_tensor(rows) or not rows.is_floating_point():
+            raise UsageError(f"expected embeddings as floating-point tensors, found {getattr(rows, 'dtype', type(rows).__name__)}; torch.from_numpy(array).float() makes one")
     if image_embeddings.ndim != 2 or image_embeddings.shape != text_embeddings.shape:
         raise UsageError(
             "expected image and text embeddings of one shape (B, D), found "
@@ -23,13 +31,19 @@ def _check(image_embeddings, text_embeddings):
         raise UsageError("expected at least one pair, found an empty batch")
 
 
-def _check_groups(image_embeddings, groups):
-    if groups.shape != image_embeddings.shape[:1]:
-        raise UsageError(f"expected one group per pair, ({len(image_embeddings)},), found {tuple(groups.shape)}")
+def _checked_groups(image_embeddings, groups):
+    """(B,) integers on the embeddings' device, out of a tensor, an array or a list."""
+    groups = torch.as_tensor(groups, device=image_embeddings.device)
+    if groups.shape != image_embeddings.shape[:1] or groups.is_floating_point() or groups.is_complex():
+        raise UsageError(f"expected one group per pair, ({len(image_embeddings)},) integers, found {groups.dtype} {tuple(groups.shape)}")
+    return groups
 
 
 def similarity_logits(image_embeddings, text_embeddings, logit_scale):
-    """(B, D) and (C, D) unit rows to (B, C) logits: rows are images, columns are texts."""
+    """(B, D) and (C, D) unit rows to (B, C) logits: rows are images, columns are texts. Of two dtypes the wider counts."""
+    if image_embeddings.dtype != text_embeddings.dtype:
+        wider = torch.promote_types(image_embeddings.dtype, text_embeddings.dtype)
+        image_embeddings, text_embeddings = image_embeddings.to(wider), text_embeddings.to(wider)
     return logit_scale * image_embeddings @ text_embeddings.T
 
 
@@ -52,7 +66,7 @@ def multi_positive_loss(image_embeddings, text_embeddings, logit_scale, groups):
     other. With B different groups this is `clip_loss`. Source: SupCon, Khosla et al. 2020; UniCL, Yang et al. 2022.
     """
     _check(image_embeddings, text_embeddings)
-    _check_groups(image_embeddings, groups)
+    groups = _checked_groups(image_embeddings, groups)
     logits = similarity_logits(image_embeddings, text_embeddings, logit_scale)  # (B, B)
     same = (groups[:, None] == groups[None, :]).to(logits.dtype)
     target = same / same.sum(1, keepdim=True)  # symmetric, so it serves both directions
@@ -65,13 +79,15 @@ def supervised_loss(embeddings, logit_scale, groups):
     embeddings: (B, D), unit rows. groups: (B,) integers. Returns a scalar >= 0, the mean over who asks; 0 where nobody does.
     Source: SupCon, Khosla et al. 2020, its "out" form.
     """
-    _check_groups(embeddings, groups)
+    _check(embeddings, embeddings)
+    groups = _checked_groups(embeddings, groups)
     itself = torch.eye(len(groups), dtype=torch.bool, device=groups.device)
     same = (groups[:, None] == groups[None, :]) & ~itself
     asks = same.any(1)
     if not asks.any():
         return embeddings.sum() * 0  # a gradient of zero, where there must be one
-    logits = similarity_logits(embeddings, embeddings, logit_scale).masked_fill(itself, -1e4)  # (B, B)
+    logits = similarity_logits(embeddings, embeddings, logit_scale)  # (B, B)
+    logits = logits.masked_fill(itself, torch.finfo(logits.dtype).min / 2)  # not -inf, as 0 times that is no number
     target = same / same.sum(1, keepdim=True).clamp_min(1)
     return F.cross_entropy(logits[asks], target[asks].to(logits.dtype))
 
@@ -93,7 +109,8 @@ def siglip_loss(image_embeddings, text_embeddings, logit_scale, logit_bias):
     _check(image_embeddings, text_embeddings)
     logits = similarity_logits(image_embeddings, text_embeddings, logit_scale) + logit_bias
     sign = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
-    return -F.logsigmoid(sign * logits).sum() / len(logits)
+    wide = torch.promote_types(logits.dtype, torch.float32)  # the sum of a thousand rows overflows float16
+    return (-F.logsigmoid(sign * logits).sum(dtype=wide) / len(logits)).to(logits.dtype)
 
 
 def margin_loss(image_embeddings, text_embeddings, margin=0.2):
@@ -102,7 +119,7 @@ def margin_loss(image_embeddings, text_embeddings, margin=0.2):
     Source: Faghri et al. 2018 (VSE++), the max of hinges. Needs at least two pairs to teach anything.
     """
     _check(image_embeddings, text_embeddings)
-    cosine = image_embeddings @ text_embeddings.T  # (B, B)
+    cosine = similarity_logits(image_embeddings, text_embeddings, 1)  # (B, B)
     right = cosine.diagonal()
     if len(cosine) == 1:
         return cosine.sum() * 0
@@ -122,7 +139,7 @@ def clip_loss_local(image_local, text_local, image_all, text_all, logit_scale, r
     _check(image_local, text_local)
     _check(image_all, text_all)
     batch, processes = len(image_local), len(image_all) // len(image_local)
-    if batch * processes != len(image_all) or not 0 <= rank < processes:
+    if batch * processes != len(image_all) or rank not in range(processes):
         raise UsageError(f"expected {len(image_all)} gathered pairs to be equal shares of {batch}, and this process's number among them, found rank {rank}")
     target = rank * batch + torch.arange(batch, device=image_local.device)
     by_image, by_text = similarity_logits(image_local, text_all, logit_scale), similarity_logits(text_local, image_all, logit_scale)  # (B, N) each
@@ -165,7 +182,7 @@ class _ChunkedClipLoss(torch.autograd.Function):
         right = scale * (image * right_text).sum(1)
         ctx.save_for_backward(image, text, scale, right_text, right_image, row_lse, column_lse)
         ctx.chunk = chunk
-        return (row_lse + column_lse - 2 * right).mean() / 2
+        return ((row_lse + column_lse - 2 * right).mean() / 2).clamp_min(0)  # rounding alone goes below
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -191,9 +208,10 @@ def _without_autocast(device):
 def _full(image_embeddings, text_embeddings, chunk_size, *numbers):
     """Checked, and in float32 at least: (image, text, *numbers), and the chunk."""
     _check(image_embeddings, text_embeddings)
-    if int(chunk_size) < 1:
+    if chunk_size != chunk_size or int(chunk_size) < 1:  # noqa: PLR0124
         raise UsageError(f"expected a chunk_size of at least 1 row, found {chunk_size}")
-    dtype, device = torch.promote_types(image_embeddings.dtype, torch.float32), image_embeddings.device
+    wider = torch.promote_types(image_embeddings.dtype, text_embeddings.dtype)
+    dtype, device = torch.promote_types(wider, torch.float32), image_embeddings.device
     return (image_embeddings.to(dtype), text_embeddings.to(dtype), *(torch.as_tensor(number, dtype=dtype, device=device) for number in numbers)), int(chunk_size)
 
 
@@ -210,7 +228,7 @@ def chunked_clip_loss(image_embeddings, text_embeddings, logit_scale, chunk_size
 def chunked_multi_positive_loss(image_embeddings, text_embeddings, logit_scale, groups, chunk_size=CHUNK):
     """`multi_positive_loss` with the memory of `chunked_clip_loss`: a sum over the positives of a row is a product with their mean."""
     (image, text, scale), chunk = _full(image_embeddings, text_embeddings, chunk_size, logit_scale)
-    _check_groups(image, groups)
+    groups = _checked_groups(image, groups)
     with _without_autocast(image.device):
         right = [_group_means(rows.detach(), groups) for rows in (text, image)]
         return _ChunkedClipLoss.apply(image, text, scale, *right, chunk)

@@ -5,21 +5,19 @@ Every one becomes a `TwoTowers`: `encode_image(list of PIL) -> (N, D)`, `encode_
 """
 
 import importlib
-import json
 import pathlib
-import pickle
 import warnings
 
 import torch
 
 from . import images, runtime
 from .downloads import need_network
-from .encoders import Tower, weights_fingerprint
+from .encoders import Tower, check_finite, read_tensors, weights_fingerprint
+from .encoders.folders import WEIGHTS, check_hub_folder, check_open_clip_folder, check_whole, read_json
 from .errors import ModelError, unknown
 from .model import TwoTowers, load_saved
 
 FORMS = ["mini", "a folder", "clip:ViT-B/32", "open_clip:ViT-B-32/laion2b_s34b_b79k", "openai/clip-vit-base-patch32"]
-WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")  # how a file of weights may end
 
 
 def load_model(name):
@@ -58,14 +56,17 @@ def _from_folder(folder):
     if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
         return _open_clip(str(folder))
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+        config = read_json(folder / "config.json")
     except FileNotFoundError:
         raise ModelError(f"'{folder}' holds no config.json; expected what miniclip train wrote, or a CLIP folder in the hub's format") from None
     except ValueError as error:
         raise ModelError(f"'{folder}/config.json' is not valid JSON: {error}") from error
     if isinstance(config, dict) and config.get("model_type") == "miniclip":
         raise ModelError(f"'{folder}' is what miniclip export wrote for transformers, and brings code, which is never run here; name the run that it was made from")
-    return _transformers(str(folder)) if isinstance(config, dict) and "model_type" in config else load_saved(folder)
+    if not isinstance(config, dict) or "model_type" not in config:
+        return load_saved(folder)
+    check_hub_folder(folder)
+    return _transformers(str(folder))
 
 
 class _ImageTower(Tower):
@@ -102,6 +103,7 @@ def _two_towers(name, net, width, image, text, logit_scale):
     net.eval().requires_grad_(False)
     prepare, encode = image
     image = (lambda pictures: prepare([images.middle(picture) for picture in pictures])), encode
+    check_finite(net.state_dict(), name)
     print_ = weights_fingerprint(net)
     towers = _ImageTower(name, net, width, *image, print_), _TextTower(name, net, width, *text, print_)
     return TwoTowers(*towers, logit_scale=logit_scale.item(), name=name).eval()
@@ -121,24 +123,10 @@ def _said(error):
 
 def _state_dict(path):
     """The tensors in a file of weights by name, in float32. Only tensors are read: no program, no pickled object."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = pathlib.Path(path)
     if not path.is_file():
         raise ModelError(f"the file of weights '{path}' does not exist; expected one that ends in {', '.join(WEIGHTS)}")
-    try:
-        with warnings.catch_warnings():  # what torch warns of is said better below
-            warnings.simplefilter("ignore")
-            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        hint = "; OpenAI's own .pt files are programs: call them by name (clip:ViT-B/32), and their checksum is verified" if "TorchScript" in str(error) else ""
-        raise ModelError(f"'{path}' is no plain file of tensors ({_said(error)}){hint}. Expected safetensors, or what "
-                         "torch.save wrote of a state_dict()") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    if not state or not all(torch.is_tensor(value) for value in state.values()):
-        raise ModelError(f"'{path}' holds no state dict: expected names and tensors")
-    return {key.removeprefix("module."): value.float() if value.is_floating_point() else value for key, value in state.items()}
+    return {key.removeprefix("module."): value.float() if value.is_floating_point() else value for key, value in read_tensors(path).items()}
 
 
 def _need_hub(missing, how):
@@ -157,12 +145,14 @@ def _transformers(name):
     if not pathlib.Path(name).is_dir() and not isinstance(try_to_load_from_cache(name, "config.json"), str):
         _need_hub(f"no folder is called '{name}' here; as a model of the hub, {name} is not in the hub's cache on this machine (HF_HOME)", f"hf download {name}")
         local = False
+    safely = {"local_files_only": local, "trust_remote_code": False}  # without a word on the latter, transformers asks whoever sits there
     try:
-        net = AutoModel.from_pretrained(name, local_files_only=local, use_safetensors=True)
-        processor = AutoImageProcessor.from_pretrained(name, local_files_only=local, backend="pil")  # as CLIP was trained; tensors resize a grey level off
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
-    except (OSError, ValueError, KeyError) as error:
+        net, told = AutoModel.from_pretrained(name, use_safetensors=True, output_loading_info=True, **safely)
+        processor = AutoImageProcessor.from_pretrained(name, backend="pil", **safely)  # as CLIP was trained; tensors resize a grey level off
+        tokenizer = AutoTokenizer.from_pretrained(name, **safely)
+    except Exception as error:  # configurations and weights that are damaged on purpose fail in any way
         raise ModelError(f"'{name}' cannot be loaded as CLIP: {_said(error)}") from error
+    check_whole(name, told, processor)
     if not hasattr(net, "get_image_features") or not hasattr(net, "get_text_features"):
         raise ModelError(f"'{name}' is a {type(net).__name__}, not a model with two towers; expected CLIP or SigLIP")
     config = net.config.text_config
@@ -225,6 +215,7 @@ def _open_clip(name):
     open_clip = _quietly("open_clip")
 
     if (pathlib.Path(name) / "open_clip_config.json").is_file():
+        check_open_clip_folder(pathlib.Path(name))
         return _open_clip_load(name, f"local-dir:{name}")
     architecture, _, tag = name.partition("/")
     if architecture not in open_clip.list_models():
@@ -254,10 +245,11 @@ def _open_clip_at_hand(about):
 def _open_clip_load(name, architecture, **options):
     """Build, load, wrap. A file that does not fit its architecture is a `ModelError`."""
     open_clip = _quietly("open_clip")
+    _quietly("transformers.dynamic_module_utils").TIME_OUT_REMOTE_CODE = 0  # else it asks whether code may be run that a tokenizer brings; now it refuses
     try:
         net, _, preprocess = open_clip.create_model_and_transforms(architecture, **options)
         tokenizer = open_clip.get_tokenizer(architecture)
-    except (RuntimeError, KeyError, ValueError, OSError, pickle.UnpicklingError) as error:
+    except Exception as error:  # files that are damaged on purpose fail in any way
         raise ModelError(f"'open_clip:{name}' cannot be loaded: {_said(error)}") from error
     return open_clip_towers(f"open_clip:{name}", net, preprocess, tokenizer)
 

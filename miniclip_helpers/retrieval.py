@@ -6,6 +6,9 @@ import numpy as np
 
 from . import embedding, metrics
 from .errors import DataError, UsageError
+from .metrics.blocks import whole
+from .metrics.intervals import checked_groups
+from .metrics.ranking import checked, checked_ranks
 
 KS = (1, 5, 10)
 WHOLE = 2**25  # numbers of a similarity that may be held at once, 128 MB: all of Flickr8k's test, six times
@@ -34,8 +37,9 @@ def cosines(model, dataset):
 
 def report(matrix, owner, ks=KS, seed=0):
     """Metrics, 95 % intervals (bootstrap over images) and chance of a similarity (n_images, n_captions), a matrix or `metrics.Cosines`."""
-    images, captions = np.shape(matrix)
+    matrix = metrics.as_scores(matrix)
     keep, found = [f"R@{k}" for k in ks] + ["MRR", "MedR"], metrics.ranks(matrix, owner)
+    images, captions = matrix.shape
     points = {direction: metrics.summarise(rank, ks) for direction, rank in found.items()}
     return {"n_images": int(images), "n_captions": int(captions)} | {
         direction: {key: points[direction][key] for key in keep} for direction in metrics.DIRECTIONS
@@ -74,8 +78,10 @@ def compare(before, after, owner, k=1, seed=0):
 
     before, after: similarity (n_images, n_captions) or `metrics.Cosines` of both, rows and columns in the same order. p: `metrics.sign_flip_test`.
     """
-    if np.shape(before) != np.shape(after):
-        raise UsageError(f"expected the same pictures and captions from both models, found {np.shape(before)} and {np.shape(after)}")
+    k = whole(k, "k")
+    before, after = metrics.as_scores(before), metrics.as_scores(after)
+    if before.shape != after.shape:
+        raise UsageError(f"expected the same pictures and captions from both models, found {before.shape} and {after.shape}")
     first, second, found = metrics.ranks(before, owner), metrics.ranks(after, owner), {}
     for direction in metrics.DIRECTIONS:
         hits, groups = (first[direction] <= k, second[direction] <= k), None if direction == "image_to_text" else owner
@@ -90,10 +96,10 @@ def by_group(rank, labels, owner=None, k=1, seed=0):
 
     rank: (Q,). labels: Q labels, such as the length of each caption. owner: (Q,) the image of each query, drawn whole.
     """
-    rank, labels = np.asarray(rank), list(labels)
-    if len(labels) != len(rank) or not len(rank):
+    rank, labels, k = checked_ranks(rank), list(labels), whole(k, "k")
+    if len(labels) != len(rank):
         raise UsageError(f"expected one label per rank, found {len(labels)} labels and {len(rank)} ranks")
-    owner, found = np.arange(len(rank)) if owner is None else np.asarray(owner), {}
+    owner, found = np.arange(len(rank)) if owner is None else checked_groups(owner, len(rank)), {}
     for label in dict.fromkeys(labels):
         own = np.array([other == label for other in labels])
         found[label] = {"n": int(own.sum()), f"R@{k}": float((rank[own] <= k).mean()), "MedR": float(np.median(rank[own])),
@@ -113,14 +119,17 @@ class Answer:
 def answers(matrix, owner, direction, query, count=5):
     """The best `count` answers to one query, best first. direction: "image_to_text" (query: an image) or "text_to_image" (query: a caption).
 
-    Candidates are captions or images. Equal scores stand in the order of the candidates, a right one last of its equals, as a tie is not won.
+    Candidates are captions or images; a `count` above their number gives all. Equal scores stand in the order of the candidates, a right one last of its
+    equals, as a tie is not won.
     """
     if direction not in metrics.DIRECTIONS:
         raise UsageError(f"expected a direction among {', '.join(metrics.DIRECTIONS)}, found {direction!r}")
-    scores = metrics.as_scores(matrix)
+    scores, owner = checked(matrix, owner)
+    if isinstance(query, bool) or not isinstance(query, (int, np.integer)) or not 0 <= query < scores.shape[direction == "text_to_image"]:
+        raise UsageError(f"expected a query from 0 to {scores.shape[direction == 'text_to_image'] - 1}, found {query!r}")
     scores = scores.row(query) if direction == "image_to_text" else scores.column(query)
-    right = np.asarray(owner) == query if direction == "image_to_text" else np.arange(len(scores)) == np.asarray(owner)[query]
-    order = np.lexsort((np.arange(len(scores)), right, -scores))[:count]
+    right = owner == query if direction == "image_to_text" else np.arange(len(scores)) == owner[query]
+    order = np.lexsort((np.arange(len(scores)), right, -scores))[: whole(count, "count")]
     return [Answer(int(place), float(scores[place]), bool(right[place])) for place in order]
 
 

@@ -11,6 +11,7 @@ import torch
 
 from . import embedding, images, runtime
 from .errors import UsageError
+from .metrics.blocks import real
 
 
 def grad_cam(model, picture, text, against=()):
@@ -34,8 +35,15 @@ def grad_cam(model, picture, text, against=()):
 
 
 def cam(maps, gradients):
-    """(C, h, w) activations and the gradients of a score with respect to them to a map (h, w) in [0, 1]: relu of the weighted sum, over its maximum."""
+    """(C, h, w) activations and the gradients of a score with respect to them to a map (h, w) in [0, 1]: relu of the weighted sum, over its maximum.
+
+    Zero everywhere where nothing speaks for the score. A `UsageError` where the two do not fit, or the sum is no number.
+    """
+    if maps.ndim != 3 or maps.shape != gradients.shape:
+        raise UsageError(f"expected activations and gradients of one shape (C, h, w), found {tuple(maps.shape)} and {tuple(gradients.shape)}")
     found = torch.relu((gradients.mean((1, 2))[:, None, None] * maps).sum(0))
+    if not torch.isfinite(found).all():
+        raise UsageError("the activations or their gradients hold NaN or infinity, or overflow: look for a tower that diverged")
     return found / found.max().clamp_min(1e-12)
 
 
@@ -94,6 +102,8 @@ def attention_rollout(model, picture):
 
 def rollout(layers):
     """Attentions (T, T) of each layer, first layer first, rows that add up to 1, to the (T, T) share that each token takes from each input token."""
+    if not len(layers) or any(attention.shape != (len(layers[0]),) * 2 or not torch.isfinite(attention).all() for attention in layers):
+        raise UsageError(f"expected attentions (T, T) of one size, finite, of one layer at least, found {[tuple(attention.shape) for attention in layers]}")
     mixed = torch.eye(len(layers[0]), dtype=layers[0].dtype)
     for attention in layers:
         mixed = (attention / 2 + torch.eye(len(attention), dtype=attention.dtype) / 2) @ mixed
@@ -101,17 +111,23 @@ def rollout(layers):
 
 
 def enlarge(values, size):
-    """A map (h, w) at the (width, height) of a picture: (H, W), linearly between the middles of the cells."""
-    values = torch.as_tensor(np.asarray(values), dtype=torch.float32)[None, None]
+    """A map (h, w) at the (width, height) of a picture: (H, W) in float32, linearly between the middles of the cells."""
+    values = torch.as_tensor(_map(values), dtype=torch.float32)[None, None]
+    if min(size) < 1:
+        raise UsageError(f"expected the size (width, height) of a picture, one pixel at least, found {tuple(size)}")
     return torch.nn.functional.interpolate(values, size=tuple(size[::-1]), mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
 def in_box(values, box):
     """{"hit", "share", "area"}: whether the map (H, W) is largest inside the box (left, top, right, bottom), which share of it lies in there, and of the picture.
 
-    "area" is what chance would give to both. A map that is zero everywhere hits nothing and has share 0. Source of the pointing game: Zhang et al. 2016.
+    "area" is what chance would give to both. A map that is zero everywhere hits nothing and has share 0; of equal maxima the first counts, row by row. What
+    of the box lies outside the picture counts nothing. A `UsageError` for NaN, negative values and no pixels. Source of the pointing game: Zhang et al. 2016.
     """
-    left, top, right, bottom = box
+    values = _map(values)
+    if values.min() < 0 or not all(float(side).is_integer() for side in box):
+        raise UsageError(f"expected a map without negative values, and a box of whole pixels, found a minimum of {values.min():g} and {tuple(box)}")
+    left, top, right, bottom = (max(0, int(side)) for side in box)
     inside = np.zeros(values.shape, dtype=bool)
     inside[top:bottom, left:right] = True
     best, whole = values.argmax(), values.sum()
@@ -125,7 +141,9 @@ def grade_maps(maps, boxes):
     """
     import pandas
 
-    rows = []
+    maps, boxes, rows = [_map(values) for values in maps], list(boxes), []
+    if not maps or len(maps) != len(boxes):
+        raise UsageError(f"expected a box for each map, and one map at least, found {len(maps)} maps and {len(boxes)} boxes")
     for values, box in zip(maps, boxes, strict=True):
         height, width = values.shape
         middle = width // 2
@@ -133,6 +151,14 @@ def grade_maps(maps, boxes):
         found = in_box(values, box)
         rows.append({"in the box": found["hit"], "right half": in_box(values, half)["hit"], "share": found["share"], "area": found["area"]})
     return pandas.DataFrame(rows).astype(float)
+
+
+def _map(values):
+    """A map (h, w) as a NumPy array of its own type; a `UsageError` for NaN, infinity and no pixels."""
+    values = real(values, "a map")
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        raise UsageError(f"expected a map (h, w) of finite numbers, one pixel at least, found {values.shape}" + " with NaN or infinity in it" * bool(values.size))
+    return values
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """From words to padded ids and back: a word tokenizer built here, and CLIP's own byte-pair encoding."""
 
 import collections
-import math
+import heapq
 import re
 import unicodedata
 
@@ -28,6 +28,15 @@ def pad(rows, length=None):
     for number, row in enumerate(rows):
         out[number, : len(row)] = torch.tensor(row, dtype=torch.long)
     return out
+
+
+def checked_ids(ids, size):
+    """Ids as ints. A `UsageError` for one that the vocabulary does not have."""
+    ids = [int(number) for number in ids]
+    strange = next((number for number in ids if not 0 <= number < size), None)
+    if strange is not None:
+        raise UsageError(f"expected ids from 0 to {size - 1}, found {strange}; decode with the tokenizer that made them")
+    return ids
 
 
 class WordTokenizer:
@@ -65,7 +74,7 @@ class WordTokenizer:
     def decode(self, ids):
         """One row of ids back to words; unknown ones become "<unk>", padding is left out."""
         table = ["", "<unk>", *self.vocabulary]
-        return " ".join(table[int(number)] for number in ids if int(number) != PAD)
+        return " ".join(table[number] for number in checked_ids(ids, self.size) if number != PAD)
 
     def to_dict(self):
         return {"kind": "words", "vocabulary": self.vocabulary, "length": self.length}
@@ -78,6 +87,7 @@ class WordTokenizer:
 # CLIP's own cut into words: the two marks, English endings, runs of letters, single digits, runs of anything else that is no blank.
 WORD_PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
+LONG_WORD, MOST_KNOWN = 200, 2**16  # letters of a word whose pieces are remembered, and how many such words
 CLIP_MERGES = 48894  # of the 262,144 lines in its file: with 512 signs and two marks they fill 49,408 ids
 
 
@@ -103,6 +113,32 @@ def merge_pair(pieces, pair):
             out.append(pieces[place])
             place += 1
     return out
+
+
+def merge_all(pieces, rank):
+    """The pieces of a word, joined pair by pair in the order of `rank`, {pair: number}: what `merge_pair` gives again and again, at n log n and not n * n steps.
+
+    >>> merge_all(["l", "o", "l", "o</w>"], {("l", "o"): 0, ("lo", "l"): 1})
+    ['lol', 'o</w>']
+    """
+    pieces, left, right = list(pieces), list(range(-1, len(pieces) - 1)), [*range(1, len(pieces)), -1]
+    waiting = [(rank[pair], place) for place, pair in enumerate(zip(pieces, pieces[1:])) if pair in rank]
+    heapq.heapify(waiting)
+    while waiting:
+        number, born = waiting[0][0], []
+        while waiting and waiting[0][0] == number:  # all of one pair, from the left, before any pair that they give birth to
+            place = heapq.heappop(waiting)[1]
+            after = right[place]
+            if pieces[place] is None or after < 0 or rank.get((pieces[place], pieces[after])) != number:
+                continue  # one of the two is part of another piece by now
+            pieces[place], pieces[after], right[place] = pieces[place] + pieces[after], None, right[after]
+            if right[place] >= 0:
+                left[right[place]] = place
+            born += [place for place in (left[place], place) if place >= 0]
+        for place in born:
+            if pieces[place] is not None and right[place] >= 0 and (pair := (pieces[place], pieces[right[place]])) in rank:
+                heapq.heappush(waiting, (rank[pair], place))
+    return [piece for piece in pieces if piece is not None]
 
 
 class BytePairTokenizer:
@@ -173,21 +209,20 @@ class BytePairTokenizer:
         return regex.findall(WORD_PATTERN, regex.sub(r"\s+", " ", text).lower(), regex.IGNORECASE)
 
     def _start(self, word):
-        """A word as signs of its bytes, the last with the mark of a word's end."""
-        signs = [self._signs[byte] for byte in word.encode("utf8")]
+        """A word as signs of its bytes, the last with the mark of a word's end. Half letters (lone surrogates), which have no bytes, become "?"."""
+        signs = [self._signs[byte] for byte in word.encode("utf8", "replace")]
         return [*signs[:-1], signs[-1] + WORD_END]
 
     def _cut(self, word):
         """The pieces of a word: of all pairs of neighbours the one learned first is joined, until no pair is known."""
-        if word not in self._known:
-            pieces = self._start(word)
-            while True:
-                pair = min(zip(pieces, pieces[1:]), key=lambda pair: self._rank.get(pair, math.inf), default=None)
-                if pair not in self._rank:
-                    break
-                pieces = merge_pair(pieces, pair)
+        if word in self._known:
+            return self._known[word]
+        pieces = merge_all(self._start(word), self._rank)
+        if len(word) <= LONG_WORD:
+            if len(self._known) >= MOST_KNOWN:  # a service meets new words for ever
+                self._known = {START: [START], END: [END]}
             self._known[word] = pieces
-        return self._known[word]
+        return pieces
 
     def tokens(self, text):
         """The pieces of a text, as strings; "</w>" marks the end of a word.
@@ -215,7 +250,7 @@ class BytePairTokenizer:
 
     def decode(self, ids):
         """A row of ids back to text, up to its end mark; the start mark is left out. Case, and the blanks between words, do not come back."""
-        ids = [int(number) for number in ids]
+        ids = checked_ids(ids, self.size)
         ids = ids[: ids.index(self.size - 1)] if self.size - 1 in ids else ids
         text = "".join(self.vocabulary[number] for number in ids if number != self.size - 2)
         back = {sign: byte for byte, sign in self._signs.items()}

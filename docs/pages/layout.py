@@ -14,7 +14,7 @@ from sphinx.errors import ExtensionError
 from . import reference
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "data/MODEL_CARD.md", "notebooks/README.md", "tests/benchmarks/README.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "data/MODEL_CARD.md", "notebooks/README.md", "tests/README.md", "tests/benchmarks/README.md"]
 MARK = ".laid_out"  # a folder that holds this file was written here, and may be emptied
 
 
@@ -104,8 +104,9 @@ def home(stems, questions, learned, figures, root):
     first = {figure["notebook"]: name for name, figure in reversed(figures.items())}
     cards = "\n".join(card(stem, questions[stem], learned[stem], first.get(stem), figures, root) for stem in stems)
     trees = {"The series": [f"notebooks/{stem}" for stem in stems], "Around it": ["figures", "notebooks/README", "data/MODEL_CARD", "data/README", "tests/benchmarks/README"],
-             "Reference": ["commands", "package"], "The project": ["README", "CONTRIBUTING", "CHANGELOG"]}
-    about = {"notebooks/README": "Course and glossary", "README": "Install and use", "data/README": "The data", "tests/benchmarks/README": "What was measured"}
+             "Reference": ["commands", "package"], "The project": ["README", "CONTRIBUTING", "tests/README", "CHANGELOG"]}
+    about = {"notebooks/README": "Course and glossary", "README": "Install and use", "data/README": "The data", "tests/README": "The tests",
+             "tests/benchmarks/README": "What was measured"}
     toc = "\n\n".join(tree(caption, [f"{about[page]} <{page}>" if page in about else page for page in pages]) for caption, pages in trees.items())
     return inspect.cleandoc(HOME).format(drawing=picture("00_pipeline", figures["00_pipeline"]["alt"], root), cards=cards, n=len(stems), figures=len(figures), toc=toc)
 

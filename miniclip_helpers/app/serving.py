@@ -91,7 +91,9 @@ def open_browser(address, folder):
 
 def _of_its_own(folder):
     """Variables for a Jupyter that reads and writes nothing of the user's: the home may hold settings for other servers, or be closed to writing."""
-    return {**{f"JUPYTER_{name.upper()}_DIR": str(folder / name) for name in ("config", "data", "runtime")}, "JUPYTER_CONFIG_PATH": "", "IPYTHONDIR": str(folder / "ipython")}
+    (folder / "data").mkdir()  # nbformat writes a secret there; not every version makes the folder
+    return {**{f"JUPYTER_{name.upper()}_DIR": str(folder / name) for name in ("config", "data", "runtime")}, "JUPYTER_CONFIG_PATH": "", "IPYTHONDIR": str(folder / "ipython"),
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # the debugger of ipykernel 6 has something to say at each start
 
 
 def _write_kernel(folder):

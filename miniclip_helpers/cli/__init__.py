@@ -1,11 +1,14 @@
 """The command line, thin: each command is one call of the package. `miniclip COMMAND --help` shows examples."""
 
 import argparse
+import errno
 import os
+import signal
 import sys
 
 from .. import __version__, runtime
 from ..errors import MiniclipError
+from .common import AGAIN
 from .coursework import add_coursework
 from .encoding import add_encoding
 from .finetuning import add_finetuning
@@ -14,6 +17,9 @@ from .series import add_series
 from .serving import add_serving
 from .training import add_training
 from .use import add_use
+
+CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+MEMORY = ("failed to map segment", "annot allocate memory", "an't allocate memory")  # what the loader of libraries says, and torch
 
 
 def build_parser():
@@ -26,29 +32,54 @@ def build_parser():
 
 
 def main(argv=None):
-    """Run one command. Exit codes: 0 done, 1 failed, 2 wrong use."""
+    """Run one command. Exit codes: 0 done, 1 failed, 2 wrong use, 130 stopped with Ctrl-C, 143 told to end (SIGTERM)."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf8", errors="replace")  # names of photos may hold any letter
     args = build_parser().parse_args(argv)
     try:
         return args.call(args) or 0
     except MiniclipError as error:
-        print(f"miniclip: {error}", file=sys.stderr)
+        print(f"miniclip: {runtime.plain(error, lines=True)}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("\nminiclip: stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        kept = getattr(args, "stopped", None)
+        print(f"\nminiclip: stopped; {kept(args) if kept else AGAIN}", file=sys.stderr)
+        return 128 + (stop.args[0] if stop.args and isinstance(stop.args[0], int) else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a disk or a folder that does not let us
-        print(f"miniclip: {error.filename or ''} {error.strerror or error}", file=sys.stderr)
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in MEMORY):
+            raise
+        print("miniclip: there is not enough memory; 4 GB are enough: close other programs, give less at once, or ask whoever has set a limit", file=sys.stderr)
         return 1
+    except OSError as error:  # a disk or a folder that does not let us
+        place, advice = f"'{error.filename}': " if error.filename else "", runtime.whole.ADVICE.get(error.errno, runtime.whole.FORBIDDEN if error.errno in CLOSED else None)
+        print(f"miniclip: {place}{error.strerror or error}{f'; {advice}' if advice else ''}", file=sys.stderr)
+        return 1
+
+
+def _end(number, frame):
+    """SIGTERM ends a command as Ctrl-C does: it cleans up, and says what is kept."""
+    raise KeyboardInterrupt(number)
 
 
 def entry():
     """The command `miniclip`: `main`, and the way out. One of several processes that fails leaves at once: torch's threads, with nobody to say goodbye to, abort an orderly end."""
-    code = main()
+    if runtime.launched()[1] == 1:  # a launcher's processes wait for each other in calls that no handler gets through
+        signal.signal(signal.SIGTERM, _end)
+    try:
+        code = main()
+    except SystemExit as done:  # the parser's, after --help or a wrong option: what it printed still has to get out
+        code = done.code
+    try:
+        if sys.stdout:  # none where it is closed
+            sys.stdout.flush()
+    except OSError as error:  # what was printed has no room where it goes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"miniclip: what it says cannot be written ({error.strerror}); {runtime.whole.ADVICE.get(error.errno, 'print it elsewhere')}", file=sys.stderr)
+            code = code or 1
     if code and runtime.launched()[1] > 1:
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(code)

@@ -7,12 +7,16 @@ import pathlib
 import sys
 import warnings
 
+from .. import runtime
 
-def command(commands, name, call, summary, examples):
-    """A parser for one command, with its examples under its help."""
+AGAIN = "every file is whole, or as it was before; the same command starts again"
+
+
+def command(commands, name, call, summary, examples, stopped=None):
+    """A parser for one command, with its examples under its help. stopped: function of the arguments that says, after Ctrl-C, what is kept and how to go on."""
     examples = "examples:\n" + "\n".join(f"  {line}" for line in examples)
     parser = commands.add_parser(name, help=summary, description=summary, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.set_defaults(call=telling(call))
+    parser.set_defaults(call=telling(call), stopped=stopped)
     return parser
 
 
@@ -25,7 +29,7 @@ def telling(call):
 
             def show(message, category, *place, **options):
                 if category.__module__.split(".")[0] == __name__.split(".")[0]:
-                    print(f"miniclip: {message}", file=sys.stderr)
+                    print(f"miniclip: {runtime.plain(message, lines=True)}", file=sys.stderr)
                 else:
                     other(message, category, *place, **options)
 
@@ -33,6 +37,17 @@ def telling(call):
             return call(args)
 
     return run
+
+
+def run_stopped(args):
+    """What is kept of a run of train or fine-tune that was stopped, and how it goes on."""
+    if (args.out / "model.safetensors").is_file():
+        return f"'{args.out}' holds a finished model"
+    if (args.out / "checkpoint.pt").is_file():
+        return f"'{args.out}' holds the run up to its last whole epoch; go on with the same command and --resume"
+    if (args.out / "run.json").is_file():
+        return f"'{args.out}' holds no whole epoch yet; begin it again with the same command and --resume"
+    return f"'{args.out}' was not begun, and what was encoded is kept in the cache; the same command starts again"
 
 
 def add_data(parser):
@@ -76,5 +91,5 @@ def load_data(data, skip_problems=False, captions="all"):
 
     dataset = load_dataset(data, skip_problems=skip_problems, captions=captions)
     for problem in dataset.problems:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {runtime.plain(problem)}", file=sys.stderr)
     return dataset

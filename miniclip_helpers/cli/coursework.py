@@ -26,7 +26,8 @@ def _add_build(parts):
     build = command(parts, "build", build_course, "make an nbgrader course: source with solutions and hidden tests, release for students",
         ["miniclip coursework build --out course",
          "miniclip coursework build --out course --notebooks 01,04",
-         "miniclip coursework build --out course --seed 20261121"])
+         "miniclip coursework build --out course --seed 20261121"],
+        lambda args: f"what stands in '{args.out}' is whole; the same command goes on")
     build.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR", help="a new folder, or a course to update")
     _add_notebooks(build)
     build.add_argument("--seed", type=int, metavar="N", help="fixes the inputs of the hidden tests (default: the course's, 0 for a new one); take your own, and keep it secret")
@@ -35,7 +36,8 @@ def _add_build(parts):
 def _add_grade(parts):
     grade = command(parts, "grade", grade_submissions, "grade submissions: each student's code in a process of its own, without a network",
         ["miniclip coursework grade course/submitted --out course",
-         "miniclip coursework grade homework --out graded --course course --notebooks 01 --jobs 2"])
+         "miniclip coursework grade homework --out graded --course course --notebooks 01 --jobs 2"],
+        lambda args: f"what is graded is kept in '{args.out}'; the same command goes on")
     grade.add_argument("submissions", type=pathlib.Path, metavar="SUBMISSIONS", help="STUDENT/NOTEBOOK.ipynb, or STUDENT/NOTEBOOK/NOTEBOOK.ipynb as nbgrader collects them")
     grade.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR",
                        help="the course itself, or another folder: scores, feedback and grades go here; a second run goes on from it")

@@ -3,6 +3,7 @@
 import pathlib
 import sys
 
+from .. import runtime
 from .common import add_data, add_json, add_model, command, write_json
 
 
@@ -12,7 +13,8 @@ def add_encoding(commands):
         ["miniclip encode --data photos/ --out shards/",
          "miniclip encode --data 'tars/' --out shards/ --processes 2 --skip-problems",
          "miniclip encode --data photos.parquet --of captions --out caption-shards/",
-         "torchrun --nproc-per-node 2 -m miniclip_helpers.cli encode --data tars/ --out shards/"])
+         "torchrun --nproc-per-node 2 -m miniclip_helpers.cli encode --data tars/ --out shards/"],
+        lambda args: f"finished shards are kept in '{args.out}'; the same command goes on")
     add_data(encode)
     encode.add_argument("--out", required=True, metavar="SHARDS", type=pathlib.Path, help="the folder to write to; finished shards in it are kept")
     add_model(encode)
@@ -29,7 +31,7 @@ def encode_data(args):
 
     done = embedding.encode_corpus(args.data, args.out, args.model, args.processes, args.rows_per_shard, args.of, args.skip_problems, args.compile, args.device)
     for problem in done["left_out"]:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {runtime.plain(problem)}", file=sys.stderr)
     print(f"{done['rows']:,} vectors in {done['shards']:,} shards ({done['kept']:,} of them from before): {args.out}\n"
           f"next: miniclip index {args.out} --out {args.out.with_suffix('.index')}")
     write_json(args.json, done)

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from .common import add_captions, add_data, add_parts, command, load_data
+from .common import add_captions, add_data, add_parts, command, load_data, run_stopped
 
 
 def add_finetuning(commands):
@@ -10,7 +10,7 @@ def add_finetuning(commands):
     tune = command(commands, "fine-tune", fine_tune_model, "adapt a pretrained model to your pictures and captions",
         ["miniclip fine-tune --data photos/ --method heads --out runs/mine",
          "miniclip fine-tune --data photos/ --method lora --side text --targets query,value --rank 8 --out runs/lora",
-         "miniclip fine-tune --model openai/clip-vit-base-patch32 --data photos/ --split split.json --method full --wise-ft 0.5 --out runs/clip"])
+         "miniclip fine-tune --model openai/clip-vit-base-patch32 --data photos/ --split split.json --method full --wise-ft 0.5 --out runs/clip"], run_stopped)
     tune.add_argument("--model", default="mini", metavar="M", help="mini (default), a folder that train or fine-tune wrote, or a CLIP of the hub, by name or as a folder")
     add_data(tune)
     add_captions(tune)

@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import sys
 
+from .. import runtime
 from ..errors import UsageError
 from .common import add_json, add_model, command, load_data, write_json
 
@@ -15,7 +16,8 @@ def add_searching(commands):
          "miniclip index photos/ --of captions --out captions.index",
          "miniclip index sentences.txt --out sentences.index",
          "miniclip index shards/ --out photos.index",
-         "miniclip index stamps --limit 500 --out stamps.index"])
+         "miniclip index stamps --limit 500 --out stamps.index"],
+        lambda args: f"'{args.out}' is as it was, and what was encoded is kept in the cache; the same command goes on")
     index.add_argument("data", metavar="PHOTOS|CAPTIONS",
                        help="a folder of photos, a file of captions, or emoji, stamps, photos8; a text file with one caption a line; or what miniclip encode wrote")
     add_model(index)
@@ -134,7 +136,7 @@ def answer_all(index, model, queries, args):
 
     found = search.search_many(index, model, queries, args.k)
     for query, hits in zip(queries, found):
-        print(query)
+        print(runtime.plain(query))
         print_hits(index, hits)
     write_json(args.json, [as_json(index, query, hits) for query, hits in zip(queries, found)])
     if args.figure:
@@ -147,7 +149,7 @@ def print_hits(index, hits):
 
     for place, hit in enumerate(hits, 1):
         caption = search.text_of(index, hit.name)
-        print(f"{place:3}. {hit.score:.3f}  {hit.name}" + (f"  {caption}" if caption else ""))
+        print(f"{place:3}. {hit.score:.3f}  {runtime.plain(hit.name)}" + (f"  {runtime.plain(caption)}" if caption else ""))
 
 
 def as_json(index, query, hits):
@@ -163,7 +165,7 @@ def tell_gone(index, hits):
     from .. import search
 
     for name in [] if search.holds_captions(index) else dict.fromkeys(search.gone(index, hits)):
-        print(f"miniclip: {name} is gone since the index was made; the figure has a grey square for it", file=sys.stderr)
+        print(f"miniclip: {runtime.plain(name)} is gone since the index was made; the figure has a grey square for it", file=sys.stderr)
 
 
 def save_figure(file, figure):

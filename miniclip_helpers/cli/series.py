@@ -8,7 +8,8 @@ def add_series(commands):
     run = command(commands, "run", run_series, "run the notebooks of the series",
         ["miniclip run",
          "miniclip run 04 --profile smoke",
-         "miniclip run --jobs 2"])
+         "miniclip run --jobs 2"],
+        lambda args: "notebooks that had ended are whole, and so is every figure; name the others to run them alone, or run the same command again")
     run.add_argument("names", nargs="*", metavar="NAME", help="notebooks, like 04 or 04_train_from_scratch; all by default")
     run.add_argument("--profile", default="offline", help="offline (default), smoke (seconds, to see that all works) or online (the real CLIP)")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks at once (default 1)")

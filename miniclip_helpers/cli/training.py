@@ -9,7 +9,7 @@ import pathlib
 import warnings
 
 from ..errors import MiniclipError
-from .common import add_data, add_json, add_parts, command, load_data, write_json
+from .common import add_data, add_json, add_parts, command, load_data, run_stopped, write_json
 
 
 def add_training(commands):
@@ -20,7 +20,7 @@ def add_training(commands):
          "miniclip train --data photos/ --preset 001 --text-encoder transformer --out runs/001",
          "miniclip train --data photos/ --image-encoder resnet18 --text-encoder bert --pretrained --unlock --out runs/unlocked",
          "torchrun --nproc-per-node 2 -m miniclip_helpers.cli train --data photos/ --preset 001 --precision bf16 --out runs/two-cards",
-         "accelerate launch --multi_gpu --num_processes 2 -m miniclip_helpers.cli train --data photos/ --preset 001 --out runs/two-cards"])
+         "accelerate launch --multi_gpu --num_processes 2 -m miniclip_helpers.cli train --data photos/ --preset 001 --out runs/two-cards"], run_stopped)
     add_data(train)
     train.add_argument("--out", required=True, metavar="RUN", type=pathlib.Path, help="the folder to write the model to")
     train.add_argument("--preset", metavar="P", help="a published recipe: 000, 001 or 004; every other flag comes before it")

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from .. import runtime
 from ..errors import UsageError
 from .common import add_captions, add_data, add_json, add_model, command, load_data, write_json
 
@@ -10,7 +11,7 @@ def add_use(commands):
     """The commands that use one: evaluate, zero-shot."""
     evaluate = command(commands, "evaluate", evaluate_model, "measure retrieval in both directions, with intervals and chance",
         ["miniclip evaluate --model mini --data photos/",
-         "miniclip evaluate --model runs/mine --data photos/ --split runs/mine/split.json --part test --json scores.json"])
+         "miniclip evaluate --model runs/mine --data photos/ --split split.json --part test --json scores.json"])
     add_model(evaluate)
     add_data(evaluate)
     add_captions(evaluate)
@@ -100,9 +101,9 @@ def zero_shot(args):
         shares = zero.classify(model, pictures, labels, templates, args.temperature)
     found = [dict(row) for row in zero.top_labels(shares, labels, args.top)]
     for photo, row in zip(args.photos, found):
-        print(photo)
+        print(runtime.plain(photo))
         for label, share in row.items():
-            print(f"  {share:6.1%}  {label}")
+            print(f"  {share:6.1%}  {runtime.plain(label)}")
     write_json(args.json, dict(zip(args.photos, found)))
 
 

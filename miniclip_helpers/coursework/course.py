@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 import sqlite3
 import sysconfig
 import tempfile
@@ -36,7 +37,7 @@ def build(out, notebooks=(), seed=None, say=print):
     todo = {stem: text for stem, text in sources.items() if stem not in recorded or not _stands(out, stem, text, held)}
     _check_free(out, todo, held, recorded)
     if out.exists():
-        with tempfile.TemporaryDirectory(dir=out, prefix=".build.") as fresh:
+        with tempfile.TemporaryDirectory() as fresh:
             _fill(pathlib.Path(fresh), todo, held, seed, out / GRADEBOOK if recorded else pathlib.Path(fresh, GRADEBOOK))
             _move_in(pathlib.Path(fresh), out)
     else:
@@ -132,8 +133,8 @@ def _move_in(fresh, out):
     for file in files:
         place = out / file.relative_to(fresh)
         if not place.is_file() or place.read_bytes() != file.read_bytes():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, place)
+            with runtime.writing(place) as aside:
+                shutil.copyfile(file, aside)
 
 
 def _generate(root, stem, gradebook):

@@ -58,18 +58,21 @@ def copy_course(course, out):
                 if other.is_file() and other.read_bytes() != file.read_bytes():
                     raise UsageError(f"'{out}' was begun with another build of the course ({other.relative_to(out)} differs); name a new folder")
     try:
-        for name in ("source", "release", "nbgrader_config.py"):
-            old, new = course / name, out / name
-            if old.is_dir():
-                shutil.copytree(old, new, dirs_exist_ok=True)
-            elif old.is_file() and not new.exists():
-                shutil.copyfile(old, new)
-        if not (out / "gradebook.db").exists():
-            with runtime.writing(out / "gradebook.db") as path:
-                shutil.copyfile(course / "gradebook.db", path)
-    except OSError as error:
-        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror or error  # that one lists (from, to, why) of each file
+        for file in [file for name in ("source", "release") for file in sorted((course / name).rglob("*")) if file.is_file()]:
+            _copy(file, out / file.relative_to(course))
+        for name in ("nbgrader_config.py", "gradebook.db"):
+            if (course / name).is_file() and not (out / name).exists():
+                _copy(course / name, out / name)
+    except (OSError, runtime.Unwritten) as error:
+        reason = getattr(error, "reason", None) or error.strerror or error
         raise MiniclipError(f"the course cannot be copied to '{out}' ({reason}); make room, or name a place that you may write to") from error
+
+
+def _copy(file, place):
+    """A copy that is whole or not there: one cut short would count as another build of the course."""
+    if not place.is_file() or place.read_bytes() != file.read_bytes():
+        with runtime.writing(place) as aside:
+            shutil.copyfile(file, aside)
 
 
 class Said(logging.Handler):

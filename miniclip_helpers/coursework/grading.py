@@ -75,7 +75,8 @@ def _scratch(out):
     if note.is_file() and pathlib.Path(note.read_text(encoding="utf8")).name.startswith("mc"):
         remove_tree(note.read_text(encoding="utf8"))
     folder = scratch_base()
-    note.write_text(folder, encoding="utf8")
+    with runtime.writing(note) as path:
+        path.write_text(folder, encoding="utf8")
     try:
         yield folder
     finally:
@@ -210,7 +211,8 @@ class _Task:
             file = pathlib.Path(order["executed"]).with_name(name)
             file.unlink(missing_ok=True)
             if name in order["stamps"]:
-                file.write_text(order["stamps"][name], encoding="utf8")
+                with runtime.writing(file) as path:
+                    path.write_text(order["stamps"][name], encoding="utf8")
         self._write(record)
         self._take(record)
 

@@ -44,7 +44,7 @@ def _safe(value):
     """A text that a spreadsheet takes for a formula gets an apostrophe in front; what steers a terminal is gone."""
     if not isinstance(value, str):
         return value
-    return ("'" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else "") + re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", value)
+    return ("'" if value.lstrip()[:1] in ("=", "+", "-", "@") else "") + re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", value)
 
 
 def _graded(source, kind):

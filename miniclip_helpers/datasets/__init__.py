@@ -10,13 +10,13 @@ from .addresses import download_pictures, read_addresses
 from .captions import load_photos, read_captions, write_captions
 from .duplicates import copies, find_copies, group_copies, near_duplicates, similar_pairs
 from .formats import find_picture
-from .parquet import picture_rows
+from .parquet import PICTURE_COLUMNS, picture_rows
 from .splits import read_names, read_split, write_split
 from .table import ImageTextDataset
 from .tars import is_shards
 from .writing import write_dataset
 
-__all__ = ["EMBEDDED", "FETCHED", "NAMES", "ImageTextDataset", "copies", "download_pictures", "find_copies", "find_picture", "group_copies", "is_shards",
+__all__ = ["EMBEDDED", "FETCHED", "NAMES", "PICTURE_COLUMNS", "ImageTextDataset", "copies", "download_pictures", "find_copies", "find_picture", "group_copies", "is_shards",
            "load_dataset", "load_photos", "near_duplicates", "picture_of", "picture_rows", "read_addresses", "read_captions", "read_names", "read_split",
            "similar_pairs", "write_captions", "write_dataset", "write_split"]
 
@@ -59,6 +59,8 @@ def picture_of(name, dataset, root=None):
         return dataset.image(dataset.row(name))
     if not file.is_file():
         raise ImageError(f"'{file}' is gone since the index was made; build the index again")
+    if not formats.lies_in(file, name, root or "."):
+        raise ImageError(f"{name!r} leads out of the folder that the index was made of; build the index again")
     return images.open_image(file)
 
 

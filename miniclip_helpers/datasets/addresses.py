@@ -3,12 +3,15 @@
 import io
 import json
 import pathlib
+import re
 
 from .. import downloads, images, runtime
 from ..errors import DataError, ImageError, OfflineError, UsageError
+from .readers import IMAGE_KEYS
 
 THREADS = 8
 TIMEOUT = (5, 15)  # seconds to connect, and without a byte: many of these addresses are dead
+NUMBERED = re.compile(r".+#\d+")  # a picture and the number of its caption, as in Flickr8k.token.txt
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif", "AVIF": ".avif"}
 
 
@@ -21,8 +24,10 @@ def holds_addresses(file):
     if file.suffix not in {".tsv", ".txt", ".csv"} or not file.is_file():
         return False
     with open(file, encoding="utf-8-sig", errors="replace") as handle:
-        lines = [handle.readline(2**16) for _ in range(2)]
-    return any("\t" in line and any(_is_address(cell) for cell in line.rstrip("\n").split("\t")[:2]) for line in lines)
+        lines = [[cell.strip() for cell in handle.readline(2**16).split("\t")] for _ in range(2)]
+    if set(lines[0]) & set(IMAGE_KEYS):  # a table of pictures, whatever its captions say
+        return False
+    return any(len(cells) > 1 and any(map(_is_address, cells[:2])) and not NUMBERED.fullmatch(cells[0]) for cells in lines)
 
 
 def refuse(file):
@@ -43,6 +48,8 @@ def read_addresses(path, limit=None, skip_problems=False):
 
     path, rows, problems = pathlib.Path(path), [], []
     try:
+        if runtime.is_endless(path):
+            raise OSError("it is no file, but a pipe or a device")
         with open(path, encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, 1):
                 if limit is not None and len(rows) >= limit:
@@ -122,8 +129,6 @@ def _download_one(url, folder):
 
 
 def picture_suffix(data):
-    """The suffix for a picture file's bytes, by their format; "" for one that has none here."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as picture:
+    """The suffix for a picture file's bytes, by their format; "" for one that has none here. `ImageError` for what is no picture."""
+    with images.reading_head(io.BytesIO(data)) as picture:
         return SUFFIXES.get(picture.format, "")

@@ -41,7 +41,7 @@ def load_cifar100(folder=None, part="test"):
         raise DataError(f"'{folder}' does not hold the part {part} of CIFAR-100; expected the files meta and {part} in {FOLDER}/")
     meta, batch = _read(inner / "meta"), _read(inner / part)
     try:
-        pixels = np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        pixels = _pixels(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         labels = [meta["fine_label_names"][i].replace("_", " ") for i in batch["fine_labels"]]
         coarse = [meta["coarse_label_names"][i].replace("_", " ") for i in batch["coarse_labels"]]
         if pixels.dtype != np.uint8 or not len(pixels) == len(labels) == len(coarse):
@@ -54,15 +54,48 @@ def load_cifar100(folder=None, part="test"):
     return ImageTextDataset(name if part == "test" else f"{name}:{part}", names, [[label] for label in labels], files, columns, root=root)
 
 
-class _Arrays(pickle.Unpickler):
-    """CIFAR's files are pickles, which may run any code; this one builds dictionaries, lists, texts and arrays, and nothing else."""
+class _Array:
+    """What stands in for an array, or its type, while a pickle is read: it takes down what it is told, and makes an array only of plain bytes."""
+
+    def __init__(self, *said):
+        self.said, self.state = said, None
+
+    def pixels(self):
+        """The array (...) uint8, or a `ValueError` for one of any other kind."""
+        _, shape, kind, by_columns, data = self.state
+        data = data.encode("latin1") if isinstance(data, str) else data  # as Python 2 wrote it
+        if not isinstance(kind, _Array) or kind.said[:1] not in (("u1",), ("uint8",), ("|u1",)) or not isinstance(data, bytes):
+            raise ValueError("an array of another type than uint8")
+        return np.frombuffer(data, np.uint8).reshape(shape, order="F" if by_columns else "C")
+
+
+class _Arrays(pickle._Unpickler):
+    """CIFAR's files are pickles, which may run any code; this one builds dictionaries, lists, texts and `_Array`s, and nothing else.
+
+    It is Python's own reader in Python: the one in C takes memory for whatever a file says that it will hold. Nor does NumPy restore
+    its arrays: it trusts the description that a pickle gives of one, and so may be led to take numbers for addresses.
+    """
+
+    dispatch = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module, name):
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
             return _latin1
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
+        return _Array
+
+    def load_build(self):
+        state = self.stack.pop()
+        if type(self.stack[-1]) is not _Array:
+            raise pickle.UnpicklingError("it gives a state to what has none")
+        self.stack[-1].state = state
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def _pixels(found):
+    return found.pixels() if isinstance(found, _Array) else np.asarray(found)
 
 
 def _latin1(text, encoding):

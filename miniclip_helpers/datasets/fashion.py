@@ -5,6 +5,7 @@ from ..errors import DataError, OfflineError
 from .parquet import from_columns
 
 HUB_NAME = "ashraq/fashion-product-images-small"
+REVISION = "3859c76db2f6f3d3b9a3863345e3ccdbff75879d"  # its data are those of bd09c69; what came later is other text about them
 BY_HAND = "or give the folder of your own copy: one with styles.csv and images/"
 
 
@@ -23,10 +24,10 @@ def load_fashion():
     was = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = was or bool(why)  # then it looks into its cache at once, instead of trying for half a minute
     try:
-        table = datasets.load_dataset(HUB_NAME, split="train")
+        table = datasets.load_dataset(HUB_NAME, split="train", revision=REVISION)
     except (OSError, ValueError, RuntimeError) as error:  # ConnectionError and FileNotFoundError are OSErrors
         raise OfflineError(f"fashion is not in the cache of the library datasets, and {why or str(error).splitlines()[0]}. Fetch it once while connected: "
-                           f"python -c \"import datasets; datasets.load_dataset('{HUB_NAME}')\"; {BY_HAND}") from error
+                           f"python -c \"import datasets; datasets.load_dataset('{HUB_NAME}', revision='{REVISION}')\"; {BY_HAND}") from error
     finally:
         datasets.config.HF_HUB_OFFLINE = was
     if not {"image", "productDisplayName"} <= set(table.column_names):

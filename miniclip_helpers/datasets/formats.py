@@ -2,6 +2,8 @@
 
 import collections
 import pathlib
+import sys
+import unicodedata
 import warnings
 
 from .. import images
@@ -14,7 +16,9 @@ from .tars import is_shards, load_tars
 FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr8k_images")
 KNOWN = ("captions.json", "captions.txt", "Flickr8k.token.txt", "captions.jsonl", "captions.csv", "captions.tsv", "captions.parquet", "results.csv", "styles.csv")
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
-UNREADABLE = {".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"}  # pictures, but none that Pillow opens
+UNREADABLE = {".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
+              ".jfif", ".jpe", ".mpo", ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".tga"}  # pictures, but none that is looked for
+UNPRINTED = {"Cc", "Cs", "Zl", "Zp"}  # not other spaces, as macOS puts one into the name of each screenshot, and not what joins emoji
 SUFFIXES = (".jpg", *sorted(images.SUFFIXES - {".jpg"}))
 
 
@@ -40,7 +44,7 @@ def load_path(path, skip_problems=False):
     for file in files:
         addresses.refuse(file)
     problems = []
-    entries = list(reader_of(files[0])(files[0], problems)) if len(files) == 1 else _read_parts(files, problems)
+    entries = reader_of(files[0])(files[0], problems) if len(files) == 1 else _read_parts(files, problems)
     return assemble(name, files[0], entries, problems, skip_problems, whole_folder=path.is_dir())
 
 
@@ -58,7 +62,7 @@ def _captions_files(folder):
 
 def _read_parts(files, problems):
     """The entries of train, val and test, told apart in the column "split"; a picture in two of them is a problem."""
-    entries, home = [], {}
+    home = {}
     for file in files:
         part = PARTS[file.stem]
         for entry in reader_of(file)(file, problems):
@@ -66,8 +70,7 @@ def _read_parts(files, problems):
                 problems.append(f"{entry.place}: {entry.image!r} is in the part {home[entry.image]}, too; a picture belongs to one part")
                 continue
             entry.columns["split"] = part
-            entries.append(entry)
-    return entries
+            yield entry
 
 
 def _image_root(file, names):
@@ -105,36 +108,45 @@ def _inside(real, name, home):
     return real is not None and real.is_relative_to(home) and not pathlib.PurePath(name).is_absolute()
 
 
+def lies_in(file, name, root):
+    """Whether the picture `name`, found as `file`, lies in the folder `root`, or, where that is its images/, beside it."""
+    home = _real(pathlib.Path(root))
+    return home is not None and _inside(_real(file), name, home.parent if home.name in FOLDERS else home)
+
+
 def assemble(name, file, entries, problems, skip_problems, whole_folder):
-    """Entries to a dataset: grouped by image, each picture checked, pictures without a caption listed."""
-    first, captions = {}, {}
-    for entry in entries:
-        first.setdefault(entry.image, entry)
-        captions.setdefault(entry.image, []).extend(entry.captions)
+    """Entries (any iterable) to a dataset: grouped by image, each picture checked, pictures without a caption listed."""
+    first, captions, columns = gathered(entries)
     root, home = _image_root(file, list(captions)), file.parent.resolve()
     sources, known = {}, set()
-    for image, entry in first.items():
+    for image, place in first.items():
         path = find_picture(root, image)
         real = _real(path)
         known.add(real)
         fault = fault_of(path, thorough=skip_problems) if _inside(real, image, home) else "leads out of the dataset's folder, or is no usable file name"
         if fault:
-            problems.append(f"{entry.place}: {image!r} {fault}")
+            problems.append(f"{place}: {image!r} {fault}")
         else:
             sources[image] = path
     if whole_folder:
         problems += [f"{photo.relative_to(root)}: a picture without a caption" for photo in _pictures(root) if _real(photo) not in known]
-    return finish(name, sources, captions, problems, skip_problems, file, root, columns_of(entries, sources))
+    return finish(name, sources, captions, problems, skip_problems, file, root, {key: [column.get(name) for name in sources] for key, column in columns.items()})
 
 
-def columns_of(entries, names):
-    """{column: list of N}: the columns that have one value for each image. Those that differ between its captions say nothing of the image."""
-    values, differing = {}, set()
+def gathered(entries):
+    """({image: place of its first row}, {image: captions}, {column: {image: value}}): entries come one by one, and none is kept.
+
+    The columns are those that have one value for each image; those that differ between its captions say nothing of the image.
+    """
+    first, captions, values, differing = {}, {}, {}, set()
     for entry in entries:
+        first.setdefault(entry.image, entry.place)
+        captions.setdefault(entry.image, []).extend(entry.captions)
         for key, value in entry.columns.items():
-            if values.setdefault(key, {}).setdefault(entry.image, value) != value:
+            if key not in differing and values.setdefault(key, {}).setdefault(entry.image, value) != value:
                 differing.add(key)
-    return {key: [column.get(name) for name in names] for key, column in values.items() if key not in differing}
+                values[key] = None
+    return first, captions, {key: column for key, column in values.items() if key not in differing}
 
 
 def finish(name, sources, captions, problems, skip_problems, file, root, columns=None):
@@ -177,8 +189,9 @@ def _photos(folder, skip_problems):
     for photo in _pictures(folder):
         fault = fault_of(photo, thorough=skip_problems) if _inside(_real(photo), photo.relative_to(folder), home) else "leads out of the folder"
         image = photo.relative_to(folder).as_posix()
-        if not image.isprintable():  # bytes that are no UTF-8 come as lone surrogates
-            image, fault = ascii(image), "has a name that cannot be printed; rename it"
+        if UNPRINTED & {unicodedata.category(letter) for letter in image}:  # bytes that are no UTF-8 come as lone surrogates
+            other = "" if sys.getfilesystemencoding() == "utf-8" else ", or set PYTHONUTF8=1, for file names in UTF-8"
+            image, fault = ascii(image), f"has a name that cannot be printed; rename it{other}"
         if fault:
             problems.append(f"{image}: {fault}")
         else:

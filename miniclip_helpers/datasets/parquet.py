@@ -1,10 +1,15 @@
 """Parquet tables: picture bytes, or the names of picture files, beside captions and any other columns."""
 
-from .. import images
+import pathlib
+
+from .. import images, runtime
 from ..errors import DataError, ImageError
 from .formats import assemble, finish
 from .readers import CAPTION_KEYS, Entry
 from .table import ImageTextDataset
+
+PICTURE_COLUMNS = ("image", "id", *CAPTION_KEYS)  # of a table with pictures in it: what `picture_rows` takes
+LEAST_BOMB, MOST_UNPACKED = 2**27, 200  # bytes; and times the size of the file: tables of captions unpack to ten times theirs
 
 
 def load_parquet(file, name=None, skip_problems=False):
@@ -13,14 +18,48 @@ def load_parquet(file, name=None, skip_problems=False):
     import pyarrow.parquet
 
     try:
+        check_unpacked(file)
+        check_columns(pyarrow.parquet.read_schema(file).names, file)
         table = pyarrow.parquet.read_table(file)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"'{file}' is not a readable parquet table: {error}") from error
     image = next((key for key in ("image", "file_name", "path") if key in table.column_names), None)
     if image is None or not set(CAPTION_KEYS) & set(table.column_names):
         raise DataError(f"'{file}': expected the columns image and captions, found {', '.join(table.column_names)}")
-    columns = {key: table[key].to_pylist(maps_as_pydicts="lossy") for key in table.column_names}
+    columns = {key: _values(table, key, file) for key in table.column_names}
     return from_columns(columns, image, file, name or file.stem, skip_problems)
+
+
+def check_columns(names, file):
+    """Raise a `DataError` for a column that stands twice: one of the two would be lost."""
+    twice = next((key for key in names if names.count(key) > 1), None)
+    if twice is not None:
+        raise DataError(f"'{file}': the column {twice!r} stands twice; rename one")
+
+
+def _values(table, key, file):
+    import pyarrow
+
+    try:
+        return table[key].to_pylist(maps_as_pydicts="lossy")
+    except (ValueError, OverflowError, pyarrow.ArrowException) as error:  # a text that is not UTF-8, a time that Python has no word for
+        raise DataError(f"'{file}': the column {key!r} cannot be read ({error}); write it anew, or leave it out") from error
+
+
+def check_unpacked(file):
+    """Raise a `DataError` for a parquet table that would unpack to far more than it weighs: what repeats takes hardly any room in the file, and all of it in memory.
+
+    The file says how many rows it has, and how much its columns weigh unpacked; a value that is written once may stand in each row."""
+    import pyarrow.parquet
+
+    if runtime.is_endless(file):
+        raise DataError(f"'{file}' is no file, but a pipe or a device; write what it gives into a file first")
+    about = pyarrow.parquet.read_metadata(file)
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    unpacked = sum(group.total_byte_size for group in groups)
+    held = max(unpacked, 8 * about.num_rows * about.num_columns)
+    if held > LEAST_BOMB and held > MOST_UNPACKED * pathlib.Path(file).stat().st_size:
+        raise DataError(f"'{file}' weighs {pathlib.Path(file).stat().st_size:,} bytes and would unpack to {held:,} or more; it is not opened: write it anew, or in parts")
 
 
 def from_columns(columns, image, file, name, skip_problems=False):
@@ -36,10 +75,20 @@ def from_columns(columns, image, file, name, skip_problems=False):
         entries = [Entry(cells[row], captions[row], f"{place}, row {row + 1}", {key: values[row] for key, values in columns.items()}) for row in good]
         return assemble(name, file, entries, problems, skip_problems, whole_folder=False)
     names = [str(n) for n in columns.pop("id", None) or [f"{number:06d}" for number in range(len(cells))]]
-    if problems and not skip_problems:
+    good = _first_of_each(good, names, place, problems)
+    if problems and not skip_problems or not good:
         finish(name, {}, {}, problems, skip_problems, file, None)
     pick = lambda values: [values[row] for row in good]  # noqa: E731
     return ImageTextDataset(name, pick(names), pick(captions), pick(cells), {key: pick(column) for key, column in columns.items()}, problems)
+
+
+def _first_of_each(rows, names, place, problems):
+    """The rows whose name did not stand before; for the others a line goes to `problems`."""
+    first = {}
+    for row in rows:
+        if first.setdefault(names[row], row) != row:
+            problems.append(f"{place}, row {row + 1}: the name {names[row]!r} stands in row {first[names[row]] + 1}, too")
+    return list(first.values())
 
 
 def _good_row(cell, captions, kind, thorough, place, problems):
@@ -62,9 +111,9 @@ def _good_row(cell, captions, kind, thorough, place, problems):
 def picture_rows(columns, first):
     """(names, captions, pictures as bytes) of some rows {column: list} of a table with pictures in it; `first` is the number of the first row.
 
-    Names and captions are those of `load_parquet`. What is no picture stays as it is, and is told when it is opened.
+    Names and captions are those of `load_parquet`. What is no picture becomes no bytes, and is told when it is opened.
     """
     cells = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in columns["image"]]
     said = next((columns[key] for key in CAPTION_KEYS if key in columns), [None] * len(cells))
     names = [str(name) for name in columns.get("id") or [f"{number:06d}" for number in range(first, first + len(cells))]]
-    return names, [[cell] if isinstance(cell, str) else cell or [] for cell in said], [b"" if cell is None else cell for cell in cells]
+    return names, [[cell] if isinstance(cell, str) else cell or [] for cell in said], [cell if isinstance(cell, bytes) else b"" for cell in cells]

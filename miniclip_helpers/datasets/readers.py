@@ -2,9 +2,10 @@
 
 import csv
 import dataclasses
-import io
+import itertools
 import json
 
+from .. import runtime
 from ..errors import DataError
 
 IMAGE_KEYS = ("file_name", "image", "filename", "image_name", "file", "path", "image_id", "id", "name")
@@ -12,7 +13,7 @@ CAPTION_KEYS = ("captions", "caption", "text", "sentence", "title", "comment", "
 csv.field_size_limit(2**27)  # a caption of a megabyte is odd, and no fault of the table
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Entry:
     """What one row says: an image, its captions, the place for messages ("a.csv, line 3"), and the other columns."""
 
@@ -28,19 +29,55 @@ def reader_of(file):
     if file.suffix in readers:
         return readers[file.suffix]
     if file.suffix == ".txt":
-        return read_token if "\t" in read_text(file).split("\n", 1)[0] else read_csv
+        return read_token if "\t" in next(text_lines(file), "") else read_csv
     raise DataError(f"'{file}' has no known format; expected .json, .jsonl, .csv, .tsv, .txt, .parquet or a folder")
 
 
-def read_text(file):
-    """A file's text; a `DataError` names the line that is not UTF-8."""
+def text_lines(file, newline=None):
+    """The lines of a text file one after the other, so that a file of any length takes the memory of a line. A `DataError` names the line that is not UTF-8.
+
+    newline: as in `open`. Lines end with \\n, \\r\\n or \\r, not with the further ends that Unicode knows, which may stand in captions.
+    """
+    if runtime.is_endless(file):
+        raise DataError(f"'{file}' is no file, but a pipe or a device; write what it gives into a file first")
     try:
-        return file.read_bytes().decode("utf-8-sig")  # a byte order mark is no part of the first name
+        with open(file, encoding="utf-8-sig", newline=newline) as lines:  # a byte order mark is no part of the first name
+            yield from lines
     except UnicodeDecodeError as error:
-        line = file.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(f"'{file}', line {line}: not UTF-8 text; save the file as UTF-8") from error
+        raise DataError(f"'{file}', line {_not_text(file)}: not UTF-8 text; save the file as UTF-8") from error
     except OSError as error:
         raise DataError(f"'{file}' cannot be read: {error.strerror}") from error
+
+
+def _not_text(file):
+    """The number of the first line that is not UTF-8."""
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode("utf8")
+            except UnicodeDecodeError:
+                return number
+
+
+def has_halves(text):
+    """Whether a text holds half letters, lone surrogates, which JSON can spell and no file in UTF-8 can hold."""
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def parse(text):
+    """What `json.loads` gives. A `ValueError`, too, where an object names a key twice, as one of the two values would be lost, and for what nests too deep."""
+    try:
+        return json.loads(text, object_pairs_hook=_each_once)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+
+
+def _each_once(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return found
 
 
 def _entry(record, place, problems):
@@ -58,6 +95,9 @@ def _entry(record, place, problems):
     if not isinstance(said, (list, tuple)) or not all(isinstance(caption, str) for caption in said) or not any(c.strip() for c in said):
         problems.append(f"{place}: no caption for {str(name)!r}; expected text under one of the keys {', '.join(CAPTION_KEYS[:3])}")
         return None
+    if has_halves(str(name)) or any(map(has_halves, said)):
+        problems.append(f"{place}: half a letter (a lone surrogate) in {ascii(name)} or its caption; write the whole letter")
+        return None
     others = {key: value for key, value in record.items() if key not in (name_key, said_key)}
     return Entry(str(name), [caption.strip() for caption in said if caption.strip()], place, others)
 
@@ -65,8 +105,8 @@ def _entry(record, place, problems):
 def read_json(file, problems):
     """A list of objects with an image name and captions, or one object {name: captions}."""
     try:
-        records = json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
+        records = parse("".join(text_lines(file)))
+    except ValueError as error:
         raise DataError(f"'{file}', line {getattr(error, 'lineno', '?')}: not valid JSON: {getattr(error, 'msg', error)}") from error
     if isinstance(records, dict):  # {"a.jpg": ["a caption", ...]}
         records = [{"file_name": name, "captions": said} for name, said in records.items()]
@@ -80,12 +120,12 @@ def read_json(file, problems):
 
 def read_jsonl(file, problems):
     """One JSON object a line."""
-    for number, line in enumerate(read_text(file).split("\n"), 1):
+    for number, line in enumerate(text_lines(file), 1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            record = parse(line)
+        except ValueError as error:
             problems.append(f"{file.name}, line {number}: not valid JSON: {getattr(error, 'msg', error)}")
             continue
         entry = _entry(record, f"{file.name}, line {number}", problems)
@@ -95,13 +135,18 @@ def read_jsonl(file, problems):
 
 def read_csv(file, problems):
     """A table with a header that names an image and a caption column; parted by commas, tabs, semicolons or bars."""
-    text = read_text(file)
-    delimiter = max("\t,;|", key=text.split("\n", 1)[0].count)  # results.csv of Flickr30k is parted by |
-    raw = []
-    table = csv.reader(_kept(io.StringIO(text, newline=""), raw), delimiter=delimiter, skipinitialspace=True, strict=True)
-    head = [cell.strip() for cell in next(table, [])]
+    lines, raw = text_lines(file, newline=""), []
+    first = next(lines, "")
+    delimiter = max("\t,;|", key=first.count)  # results.csv of Flickr30k is parted by |
+    table = csv.reader(_kept(itertools.chain([first], lines), raw), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        head = [cell.strip() for cell in next(table, [])]
+    except csv.Error as error:
+        raise DataError(f"'{file}', line 1: not valid CSV: {error}") from error
     if not set(head) & set(IMAGE_KEYS) or not set(head) & set(CAPTION_KEYS):
         raise DataError(f"'{file}', line 1: expected a header with an image and a caption column, found {', '.join(head) or 'nothing'}")
+    if twice := [key for key in head if key and head.count(key) > 1]:
+        raise DataError(f"'{file}', line 1: the column {twice[0]!r} stands twice; rename one")
     while True:
         start, cells, fault = table.line_num + 1, None, None
         raw.clear()
@@ -142,7 +187,7 @@ def _unquoted(line, head, delimiter):
 
 def read_token(file, problems):
     """Flickr8k.token.txt: name.jpg#0<TAB>caption."""
-    for number, line in enumerate(read_text(file).split("\n"), 1):
+    for number, line in enumerate(text_lines(file), 1):
         if not line.strip():
             continue
         name, tab, caption = line.partition("\t")

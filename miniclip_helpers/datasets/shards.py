@@ -2,18 +2,24 @@
 
 import collections
 import json
+import lzma
 import pathlib
 import random
+import re
+import tarfile
 import warnings
+import zlib
 
 import torch
 
 from .. import images, runtime
 from ..errors import DataError, ImageError, UsageError
-from .writing import _picture
+from .writing import _picture, check_whole_letters
 
 INDEX = "index.json"
 END = bytes(1024)  # what a whole tar file ends with
+MOST_PICTURE, MOST_TEXT = 2**29, 2**26  # bytes of one file in a tar: packed, it may say any size in a few of them
+META = re.compile("__[^/]*__($|/)")  # names that webdataset keeps for itself
 
 Sample = collections.namedtuple("Sample", "picture captions name")
 Sample.__doc__ = "What a stream yields: a PIL RGB picture, its captions (a list of str), its name."
@@ -28,6 +34,7 @@ def write_shards(dataset, folder, size=1000):
     """
     if size < 1 or not len(dataset):
         raise UsageError(f"expected a dataset with pictures and shards of at least one, found {len(dataset)} pictures and a size of {size}")
+    check_whole_letters(dataset)
     folder = pathlib.Path(folder)
     runtime.check_replaceable(folder, [])
     with runtime.writing_folder(folder) as fresh:
@@ -76,7 +83,7 @@ def shard_files(shards):
 
 def _read_index(index):
     try:
-        shards = json.loads(index.read_text(encoding="utf8"))["shards"]
+        shards = runtime.parse_json(index.read_text(encoding="utf8"))["shards"]
         return {index.parent / str(shard["file"]): {"pictures": int(shard["pictures"]), "sha256": str(shard["sha256"])} for shard in shards}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"'{index}' is not an index of shards ({type(error).__name__}: {error}); write the shards again, or remove it") from error
@@ -151,7 +158,7 @@ class ShardStream(torch.utils.data.IterableDataset):
 
     def _encoded(self, file):
         """The encoded samples of one shard. Whatever is damaged is told with the shard and the member."""
-        from webdataset.tariterators import group_by_keys, tar_file_expander
+        from webdataset.tariterators import group_by_keys
 
         last, count = ["its beginning"], 0
 
@@ -169,7 +176,7 @@ class ShardStream(torch.utils.data.IterableDataset):
             return member
 
         with open(file, "rb") as stream:
-            members = tar_file_expander([{"url": str(file), "stream": stream}], handler=broken, rename_files=remember)
+            members = _members(file, stream, broken, remember)
             before = len(self.problems)
             for sample in group_by_keys(members, handler=twice):
                 count += 1
@@ -200,6 +207,32 @@ class ShardStream(torch.utils.data.IterableDataset):
             return Sample(images.open_image(sample[kind]), captions, name)
         except ImageError as error:
             return self._fault(f"{file}, {key}.{kind} ({name!r}): {error}")
+
+
+def _members(file, stream, broken, remember):
+    """The files in a tar as webdataset's reader gives them, which would read a member of any size at once. broken: told of an error that ends it. remember: told each name."""
+    try:
+        with tarfile.open(fileobj=stream, mode="r|*") as tar:
+            for member in tar:
+                if not member.isreg() or META.match(member.name):
+                    continue
+                remember(member.name)
+                if reason := misfit(member):
+                    raise tarfile.ReadError(reason)
+                yield {"fname": member.name, "data": tar.extractfile(member).read(), "__url__": str(file)}
+                tar.members = []  # or it would keep them all
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        broken(error)
+
+
+def misfit(member):
+    """Why a member of a tar file, as its header describes it, is not read; None for a good one."""
+    if member.size < 0:  # it would lead back to a header that was read before, for ever
+        return "its header gives a size below zero"
+    if member.issparse():
+        return "it is a sparse file, of which a tar holds parts; pack it anew"
+    most = MOST_PICTURE if f".{member.name.rpartition('.')[2].lower()}" in images.SUFFIXES else MOST_TEXT
+    return f"it has {member.size:,} bytes, more than the {most:,} allowed" if member.size > most else None
 
 
 def said_of(sample, key):

@@ -52,6 +52,8 @@ def read_split(path):
     """Read {part: list of image names}. A name in two parts is a leak, and a `DataError`."""
     path = pathlib.Path(path)
     try:
+        if runtime.is_endless(path):
+            raise OSError("it is no file, but a pipe or a device")
         parts = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DataError(f"the split file '{path}' does not exist") from None

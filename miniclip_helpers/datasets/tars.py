@@ -1,13 +1,14 @@
 """Tar shards as a dataset: the headers are read once, a picture when it is asked for, from its place in the file."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import tarfile
 
 from .. import images
 from ..errors import DataError, ImageError
-from .shards import ended_well, said_of, shard_files
+from .shards import ended_well, misfit, said_of, shard_files
 from .table import ImageTextDataset
 
 TEXTS = {"json", "txt"}
@@ -25,6 +26,8 @@ class Member:
 
     def __bytes__(self):
         with open(self.file, "rb") as tar:
+            if self.offset + self.size > os.fstat(tar.fileno()).st_size:  # else memory would be taken for all that is promised
+                raise ImageError(f"'{self.file}' ends inside a picture; copy the shard again")
             tar.seek(self.offset)
             data = tar.read(self.size)
         if len(data) < self.size:
@@ -74,6 +77,9 @@ def _samples(file, problems):
                 found = NAME.fullmatch(member.name)
                 if not member.isreg() or not found:
                     continue
+                if reason := misfit(member):
+                    problems.append(f"{file.name}, {member.name!r}: {reason}")
+                    return
                 if found[1] != key:
                     if parts:
                         yield key, parts

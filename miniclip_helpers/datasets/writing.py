@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+import os
 import pathlib
 
 from .. import images, runtime
-from ..errors import UsageError, unknown
+from ..errors import ImageError, UsageError, unknown
 from .addresses import picture_suffix
+from .readers import has_halves
 
+LONGEST = 240  # bytes of a file's name: systems take 255, and a suffix may come
 FILES = {"json": "captions.json", "jsonl": "captions.jsonl", "csv": "captions.csv", "tsv": "captions.tsv", "captions.txt": "captions.txt",
          "token": "Flickr8k.token.txt", "parquet": "captions.parquet"}
 
@@ -49,25 +52,47 @@ def _check(dataset, kind):
     if bare and kind != "parquet":
         raise UsageError(f"{len(bare)} of {len(dataset)} pictures have no caption ({bare[0]!r} ...), which {kind} cannot say; write parquet, or choose those that have")
     if kind == "token":
-        broken = next((caption for caption in dataset.all_captions if "\n" in caption), None)
+        broken = next((caption for caption in dataset.all_captions if "\n" in caption.strip() or "\r" in caption.strip()), None)
         if broken is not None:
             raise UsageError(f"the caption {broken[:60]!r} holds a line break, which Flickr8k.token.txt cannot say; write json")
+    check_whole_letters(dataset)
     taken = {"id", "image", "captions"} if kind == "parquet" else {"file_name", "captions", "caption"} if kind in ("json", "jsonl", "csv", "tsv") else set()
     if taken & set(dataset.columns):
         raise UsageError(f"the column {min(taken & set(dataset.columns))!r} of {dataset.name} has the name of a column of {kind}; rename it")
-    names = set(dataset.names)
-    for name in dataset.names:
-        twin = next((name + suffix for suffix in images.SUFFIXES if name + suffix in names), None)
-        if twin and kind != "parquet":
+    if kind != "parquet":
+        _check_names(dataset.names)
+
+
+def check_whole_letters(dataset):
+    """Raise a `UsageError` for half letters, which no file in UTF-8 can hold."""
+    halves = next((text for text in (*dataset.names, *dataset.all_captions) if has_halves(text)), None)
+    if halves is not None:
+        raise UsageError(f"{ascii(halves[:60])} holds half a letter (a lone surrogate), which no file can say; write the whole letter, or leave it out")
+
+
+def _check_names(names):
+    """Raise a `UsageError` for names that cannot be files beside each other."""
+    known, paths = set(names), {}
+    for name in names:
+        path = pathlib.PurePath(name)
+        twin = next((name + suffix for suffix in images.SUFFIXES if name + suffix in known), None) or paths.setdefault(path, name)
+        if twin != name:
             raise UsageError(f"the images {name!r} and {twin!r} would be one file; rename one, or write parquet")
-        if pathlib.PurePath(name).is_absolute() or ".." in pathlib.PurePath(name).parts or "\n" in name or "\t" in name:
+        strange = not path.name or name.endswith("/") or path.is_absolute() or ".." in path.parts or set(name) & set("\n\r\t\0")
+        if strange or max(len(os.fsencode(part)) for part in path.parts) > LONGEST:
             raise UsageError(f"the image name {name!r} cannot be a file's name within a folder; rename it")
+    under = next((str(parent) for path in paths for parent in path.parents if parent in paths), None)
+    if under is not None:
+        raise UsageError(f"the image name {under!r} is a folder of others, too; rename it, or write parquet")
 
 
 def _picture(dataset, i):
     """The file's bytes of picture `i` and its suffix; a format that folders of photos do not know becomes PNG."""
     data = dataset.file_bytes(i)
-    suffix = picture_suffix(data)
+    try:
+        suffix = picture_suffix(data)
+    except ImageError as error:
+        raise ImageError(f"{dataset.names[i]!r}: {error}; mend it, or leave it out") from error
     if not suffix:
         buffer = io.BytesIO()
         images.open_image(data).save(buffer, "PNG")
@@ -87,6 +112,7 @@ def _records(dataset, caption_key):
     """One row per image under "captions", or one per caption under "caption"; the columns after the name."""
     for i, (name, captions) in enumerate(zip(dataset.names, dataset.captions)):
         columns = {key: values[i] for key, values in dataset.columns.items()}
+        captions = [caption for caption in captions if caption.strip()]  # a blank one is none, and would be refused in reading
         for said in [captions] if caption_key == "captions" else captions:
             yield {"file_name": name} | columns | {caption_key: said}
 
@@ -97,14 +123,17 @@ def _text(dataset, kind):
     if kind == "jsonl":
         return "".join(json.dumps(record, ensure_ascii=False, default=_plain) + "\n" for record in _records(dataset, "captions"))
     if kind == "token":
-        return "".join(f"{name}#{k}\t{caption}\n" for name, row in zip(dataset.names, dataset.captions) for k, caption in enumerate(row))
+        return "".join(f"{name}#{k}\t{caption.strip()}\n" for name, row in zip(dataset.names, dataset.captions) for k, caption in enumerate(row) if caption.strip())
     simple = [key for key, values in dataset.columns.items() if all(value is None or isinstance(value, (str, int, float)) for value in values)]
     head = ["image", "caption"] if kind == "captions.txt" else ["file_name", *simple, "caption"]
     buffer = io.StringIO()
     table = csv.writer(buffer, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
+    quoting = csv.writer(buffer, table.dialect, quoting=csv.QUOTE_ALL)
     table.writerow(head)
     for record in _records(dataset, "caption"):
-        table.writerow([record["file_name"] if key == "image" else record[key] for key in head])
+        row = [record["file_name"] if key == "image" else record[key] for key in head]
+        odd = any(isinstance(cell, str) and ("\r" in cell or cell.startswith(" ")) for cell in row)  # Python up to 3.12 quotes neither by itself
+        (quoting if odd else table).writerow(row)
     return buffer.getvalue()
 
 

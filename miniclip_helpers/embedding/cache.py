@@ -1,7 +1,13 @@
 """Features on disk: one SQLite file per tower, one row per content."""
 
+import atexit
 import contextlib
+import functools
+import os
+import pathlib
+import shutil
 import sqlite3
+import tempfile
 import time
 import warnings
 
@@ -16,7 +22,27 @@ PATIENCE = 60  # seconds to wait for another process that is writing
 
 
 class CacheWarning(UserWarning):
-    """A cache on disk could not be used as it was, and was begun anew."""
+    """A cache on disk could not be used as it was: it was begun anew, or another takes its place until this Python ends."""
+
+
+def _folder():
+    """Where features are kept. Nobody needs a cache to work: where none was named, and the usual place is closed to writing, a private one until this Python ends."""
+    if os.environ.get("MINICLIP_CACHE"):
+        return runtime.cache_dir()
+    with contextlib.suppress(OSError, MiniclipError):
+        (runtime.cache_dir() / "features").mkdir(parents=True, exist_ok=True)
+        if os.access(runtime.cache_dir() / "features", os.W_OK):
+            return runtime.cache_dir()
+    return _until_the_end(os.getpid())
+
+
+@functools.cache
+def _until_the_end(process):
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="miniclip-cache-"))
+    atexit.register(lambda: os.getpid() == process and shutil.rmtree(folder, ignore_errors=True))  # not in a fork
+    warnings.warn("the cache folder of your home cannot be written, so what is computed now is computed again next time; set MINICLIP_CACHE to a folder that you may write to",
+                  CacheWarning, stacklevel=5)
+    return folder
 
 
 class FeatureCache:
@@ -27,7 +53,7 @@ class FeatureCache:
 
     def __init__(self, fingerprint, width, folder=None):
         self.width = width
-        self.path = (runtime.cache_dir() if folder is None else folder) / "features" / f"{fingerprint}.sqlite"
+        self.path = (_folder() if folder is None else folder) / "features" / f"{fingerprint}.sqlite"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connect()

@@ -90,7 +90,10 @@ def _finished(out, parts, about, remove, alone):
             raise UsageError(f"'{out}' holds something else ({', '.join(sorted(strange)[:3])}); it is left as it is: name a new folder")
     done = {}
     for file in sorted(out.glob("*.parquet")) if out.is_dir() else []:
-        if file.name.startswith("."):  # a killed process left it, or somebody is writing it
+        if runtime.is_aside(file.name):
+            runtime.cleared(file)
+            continue
+        if file.name.startswith("."):  # what an earlier version of this package left when it was killed
             if alone:
                 file.unlink(missing_ok=True)
             continue

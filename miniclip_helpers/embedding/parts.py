@@ -79,9 +79,17 @@ def _loaded(data, skip_problems):
 
 def _parquet_rows(file, start, stop):
     """Some rows of a table with pictures in it, without the others: the row groups that hold them are read in small batches."""
+    import pyarrow
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(file) as table:
+    try:
+        return _read_rows(pyarrow.parquet.ParquetFile(file), file.stem, start, stop)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:  # a damaged page, a text that is not UTF-8
+        raise DataError(f"'{file}', rows {start + 1} to {stop}: cannot be read ({error})") from error
+
+
+def _read_rows(table, title, start, stop):
+    with table:
         wanted, first, before = [], None, 0
         for number in range(table.num_row_groups):
             after = before + table.metadata.row_group(number).num_rows
@@ -90,11 +98,12 @@ def _parquet_rows(file, start, stop):
                 first = before if first is None else first
             before = after
         names, captions, cells = [], [], []
-        for batch in table.iter_batches(64, row_groups=wanted):
+        held = [key for key in table.schema_arrow.names if key in datasets.PICTURE_COLUMNS]
+        for batch in table.iter_batches(64, row_groups=wanted, columns=held):
             at, first = first, first + len(batch)
             if first <= start or at >= stop:
                 continue
             low, high = max(start - at, 0), min(stop - at, len(batch))
             found = datasets.picture_rows(batch.slice(low, high - low).to_pydict(), at + low)
             names, captions, cells = names + found[0], captions + found[1], cells + found[2]
-    return datasets.ImageTextDataset(file.stem, names, captions, cells)
+    return datasets.ImageTextDataset(title, names, captions, cells)

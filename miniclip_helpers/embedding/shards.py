@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 
 from .. import runtime
-from ..errors import DataError, MiniclipError, UsageError
+from ..errors import DataError, UsageError
 
 FORMAT = "miniclip-vectors-1"
 KEY = b"miniclip"
@@ -23,11 +23,8 @@ def write_vectors(file, names, vectors, about, captions=None):
     cells = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(vectors.ravel(), pyarrow.float32()), vectors.shape[1])
     said = {} if captions is None else {"caption": pyarrow.array(captions, pyarrow.string())}
     table = pyarrow.table({"name": pyarrow.array(names, pyarrow.string()), "embedding": cells} | said)
-    try:
-        with runtime.writing(pathlib.Path(file)) as fresh:
-            pyarrow.parquet.write_table(table.replace_schema_metadata({KEY: json.dumps(about, ensure_ascii=False)}), fresh)
-    except OSError as error:
-        raise MiniclipError(f"'{file}' cannot be written ({error.strerror or error}); finished shards are kept: free some space, and run it again") from error
+    with runtime.writing(file, kept="finished shards are kept") as fresh:
+        pyarrow.parquet.write_table(table.replace_schema_metadata({KEY: json.dumps(about, ensure_ascii=False)}), fresh)
 
 
 def _digest(names, vectors, captions):
@@ -40,7 +37,7 @@ def read_about(file):
     import pyarrow.parquet
 
     try:
-        about = json.loads((pyarrow.parquet.read_schema(file).metadata or {}).get(KEY, b"null"))
+        about = runtime.parse_json((pyarrow.parquet.read_schema(file).metadata or {}).get(KEY, b"null"))
     except (OSError, ValueError, pyarrow.ArrowException):
         return None
     return about if isinstance(about, dict) and about.get("format") == FORMAT else None

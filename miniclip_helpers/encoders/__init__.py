@@ -10,11 +10,12 @@ from .minilm import MiniLM
 from .pooling import POOLINGS, pool
 from .sequence import BiLSTM, SmallTransformer
 from .small import BagOfWords, SmallCNN
+from .tensors import check_finite, read_tensors
 from .vision import MobileNetV2, ResNet18, ResNet50, ViT
 
 __all__ = [
     "IMAGE_ENCODERS", "POOLINGS", "TEXT_ENCODERS", "BERT", "BagOfWords", "BiLSTM", "EfficientNetLite0", "EfficientNetLiteTrio", "GPT2", "MiniLM", "MobileNetV2", "ResNet18",
-    "ResNet50", "SmallCNN", "SmallTransformer", "Tower", "ViT", "load_encoder", "pool", "weights_fingerprint",
+    "ResNet50", "SmallCNN", "SmallTransformer", "Tower", "ViT", "check_finite", "load_encoder", "pool", "read_tensors", "weights_fingerprint",
 ]
 
 IMAGE_ENCODERS = {tower.name: tower for tower in (ResNet18, ResNet50, MobileNetV2, EfficientNetLite0, EfficientNetLiteTrio, ViT, SmallCNN)}

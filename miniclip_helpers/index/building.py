@@ -4,8 +4,9 @@ import time
 
 import numpy as np
 
+from ..metrics.blocks import whole
 from . import choosing, measuring, saving, searchers
-from .store import Index, check_names, whole
+from .store import Index, check_names
 
 
 def build_index(embeddings, names, kind="auto", about=None, *, m=searchers.M, ef_construction=searchers.EF_CONSTRUCTION, refine=True, queries=None, recall=0.99):

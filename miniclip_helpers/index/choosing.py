@@ -15,7 +15,7 @@ FASTER = 0.9  # a kind is faster than exact search when it takes at most this sh
 
 def check_recall(recall):
     """Raise a `UsageError` unless recall is a share above 0 and at most 1."""
-    if not 0 < recall <= 1:
+    if isinstance(recall, str) or not 0 < recall <= 1:
         raise UsageError(f"expected a recall above 0 and at most 1, like 0.99, found {recall!r}")
 
 

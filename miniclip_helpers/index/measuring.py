@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from ..metrics.blocks import whole
 from . import searchers
 
 TIE = 1e-6  # two cosines nearer than this are one
@@ -15,7 +16,7 @@ def measure(found, exact_index, queries, k=10, repeats=1):
     {"recall@K": share of the exact K that it finds, "p50_ms", "p95_ms", "mean_ms": over all single queries, "queries": how many}.
     FAISS runs on one thread meanwhile. A picture as near as the exact ones counts as found: equal pictures may stand for each other.
     """
-    queries = searchers.rows_of(queries, "queries")
+    queries, repeats = searchers.rows_of(queries, "queries"), whole(repeats, "repeats")
     seconds, answers = [], []
     with searchers.one_thread():
         found.search(queries[:1], k)  # the first one pays for what is loaded

@@ -1,12 +1,11 @@
 """An index as a folder: index.faiss, what FAISS wrote, and index.json, the names and what made it."""
 
-import contextlib
 import json
 import pathlib
-import re
 
 from .. import runtime
-from ..errors import MiniclipError, ModelError
+from ..errors import ModelError
+from .searchers import misfit
 
 FORMAT = "miniclip-index-1"
 FILES = ("index.faiss", "index.json")
@@ -27,22 +26,12 @@ def save(index, rows, folder):
     import faiss
 
     check_target(folder)
-    with _room(folder), runtime.writing_folder(folder) as fresh:
-        faiss.write_index(index.searcher, str(fresh / FILES[0]))
+    with runtime.writing_folder(folder) as fresh:
+        with open(fresh / FILES[0], "wb") as file:  # through Python: FAISS itself takes no notice of a disk that is full when it closes the file
+            faiss.write_index(index.searcher, faiss.PyCallbackIOWriter(file.write))
         about = {"format": FORMAT, "kind": index.kind, "names": rows, "about": index.about, "sha256": runtime.sha256(fresh / FILES[0])}
         about["seal"] = _seal(about)
         (fresh / FILES[1]).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
-
-
-@contextlib.contextmanager
-def _room(folder):
-    """Turn what FAISS, or the system, says of a full disk into a `MiniclipError`; nothing is left behind, and an index that was there stays."""
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        reason = re.search(r"\(([^()]+)\)\s*$", str(error))
-        raise MiniclipError(f"the index '{folder}' cannot be written ({getattr(error, 'strerror', None) or (reason[1] if reason else error)}); "
-                            "free some space, or name another place; what was there before is kept") from error
 
 
 def read(folder):
@@ -56,8 +45,10 @@ def read(folder):
         raise ModelError(f"'{file}' is not the file that was saved with {FILES[1]} (its sha256 differs): truncated, altered, or of another index; build the index again")
     try:
         searcher = faiss.read_index(str(file))
-    except RuntimeError as error:
+    except Exception as error:  # FAISS, and its wrapping, raise several kinds on what is damaged on purpose
         raise ModelError(f"'{file}' cannot be read by this version of FAISS; build the index again") from error
+    if fault := misfit(searcher, about["kind"], about["names"]):
+        raise ModelError(f"'{file}' does not hold what {FILES[1]} says: {fault}; build the index again")
     return searcher, about
 
 
@@ -65,7 +56,7 @@ def read_about(folder):
     """What index.json says, whole and unaltered, or a `ModelError`; the vectors are not looked at."""
     folder = pathlib.Path(folder)
     try:
-        about = json.loads((folder / FILES[1]).read_text(encoding="utf8"))
+        about = json.loads("" if runtime.is_endless(folder / FILES[1]) else (folder / FILES[1]).read_text(encoding="utf8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"'{folder}' holds no index; make one with: miniclip index PHOTOS --out {folder}") from None
     except (ValueError, RecursionError) as error:

@@ -5,9 +5,11 @@ import contextlib
 import numpy as np
 
 from ..errors import UsageError, unknown
+from ..metrics.blocks import real
 
 KINDS = ("flat", "hnsw", "ivfpq")
 M, EF_CONSTRUCTION, EF_SEARCH = 16, 200, 64  # Malkov and Yashunin 2018: M and efConstruction in their middle range
+LARGEST = float(np.finfo(np.float32).max) ** 0.5 / 2  # a row's length: the product, and the distance, of two such rows are still numbers
 RERANK = 20  # candidates per answer that are compared exactly: measured, the codes alone lose half of the right answers
 NUMBERS_PER_BYTE = 8  # of a code: it takes a thirty-second of the vector's room
 TRAINING_POINTS, ROUNDS = 64, 10  # per centroid, and of k-means: measured to cost less than a point of recall, and a quarter of faiss's time
@@ -33,13 +35,21 @@ def check_kind(kind):
 
 
 def rows_of(values, what):
-    """`values` as contiguous float32 rows (N, D), or a `UsageError` that says what is wrong with `what`."""
-    values = np.ascontiguousarray(np.asarray(values), dtype=np.float32)
+    """`values`, an array, lists or a tensor, as contiguous float32 rows (N, D), or a `UsageError` that says what is wrong with `what`.
+
+    Rows are taken as they are: whoever wants cosines gives unit rows. A zero row scores 0 with everything. So large ones that their products would
+    overflow are refused.
+    """
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(real(values, what), dtype=np.float32)
     if values.ndim != 2 or not values.size:
         raise UsageError(f"expected {what} as rows (N, D), found the shape {values.shape}")
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
         raise UsageError(f"{what} hold NaN or infinity, first in row {bad}; look for a broken picture or a model that diverged")
+    most = max(values.max(), -values.min())  # without a second array of this size
+    if most > LARGEST / values.shape[1] ** 0.5:
+        raise UsageError(f"{what} hold numbers up to {most:g}, whose products overflow; expected rows of length 1")
     return values
 
 
@@ -209,3 +219,35 @@ def distances(searcher, queries, k):
         stats.reset()
         searcher.search(queries, k)
         return stats.ndis / len(queries) + (codes_of(searcher).nlist if is_compressed(searcher) else 0)
+
+
+def misfit(searcher, kind, names):
+    """Why a searcher that was read cannot be the one that was saved as `kind`, with a row for each of `names` (None for a removed one); None where it can."""
+    import faiss
+
+    inner, store = codes_of(searcher), exact_store(searcher)
+    classes = {"flat": faiss.IndexFlatIP, "hnsw": faiss.IndexHNSWFlat, "ivfpq": faiss.IndexIVFPQ}
+    if kind not in classes or type(inner) is not classes[kind] or type(searcher) not in (classes[kind], faiss.IndexRefine, faiss.IndexRefineFlat):
+        return f"a {type(searcher).__name__} where {kind} was expected"
+    if store is not None and (type(store) not in (faiss.IndexFlat, faiss.IndexFlatIP) or store.codes.size() != store.ntotal * store.d * 4 or store.d != searcher.d):
+        return "its vectors are not all there"
+    if store is not None and store.ntotal and not np.isfinite(faiss.rev_swig_ptr(store.get_xb(), store.ntotal * store.d)).all():
+        return "its vectors hold NaN or infinity"
+    if any(part.metric_type != faiss.METRIC_INNER_PRODUCT for part in (searcher, inner, *([] if store is None else [store]))):
+        return "it compares by another measure than the cosine"
+    live = [name for name in names if name is not None]
+    if not all(isinstance(name, str) for name in live) or len(set(live)) < len(live):
+        return "its names are not texts that stand once each"
+    if (store is not None and store.ntotal != len(names)) or inner.ntotal != (len(live) if kind == "ivfpq" else len(names)):
+        return f"{searcher.ntotal} vectors for {len(live)} names"
+    return _links_astray(searcher.hnsw, len(names)) if kind == "hnsw" else None
+
+
+def _links_astray(graph, count):
+    """Why a graph over `count` vectors cannot be walked, or None: FAISS follows each link to wherever it leads."""
+    import faiss
+
+    links = faiss.vector_to_array(graph.neighbors)
+    if graph.entry_point >= count or (count and graph.entry_point < 0) or graph.max_level > 64 or graph.efSearch < 1:
+        return "its graph begins nowhere"
+    return "its graph has links that lead to no vector" if len(links) and (links.min() < -1 or links.max() >= count) else None

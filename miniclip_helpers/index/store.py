@@ -5,6 +5,7 @@ import collections
 import numpy as np
 
 from ..errors import UsageError
+from ..metrics.blocks import whole
 from . import saving, searchers
 from .searchers import rows_of
 
@@ -86,7 +87,8 @@ class Index:
     def search(self, queries, k=5):
         """queries (Q, D) unit rows to scores (Q, k) float32, best first, and names, Q lists of k.
 
-        A k above the number of vectors gives all of them.
+        A k above the number of vectors gives all of them. Equal scores stand in no promised order: vectors that are there twice tie. A query of zeros
+        scores 0 with everything. A `UsageError` for NaN, infinity, no query, another width, or a k below 1.
         """
         queries = self.fitting(queries, "queries")
         k = min(whole(k, "k"), len(self))
@@ -140,7 +142,11 @@ class Index:
         self._row_of = {name: row for row, name in enumerate(self._rows)}
 
     def vectors(self, names):
-        """The vectors (N, D) under these names, as they were added."""
+        """The vectors (N, D) under these names, as they were added; a `UsageError` for a name that the index does not hold."""
+        names = list(names)
+        missing = next((name for name in names if name not in self._row_of), None)
+        if missing is not None:
+            raise UsageError(f"the index holds no {missing!r}")
         return searchers.vectors_of(self.searcher, [self._row_of[name] for name in names])
 
     def first(self, count):
@@ -155,13 +161,6 @@ class Index:
     def save(self, folder):
         """Write index.faiss and index.json, whole or not at all."""
         saving.save(self, self._rows, folder)
-
-
-def whole(value, what):
-    """`value` as an int of at least 1, or a `UsageError` that names it."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise UsageError(f"expected {what} as a whole number of at least 1, found {value!r}")
-    return int(value)
 
 
 def check_names(names, vectors):

@@ -5,7 +5,41 @@ import torch
 
 from ..errors import UsageError
 
+REAL = "biuf"  # NumPy's kinds of real numbers, truth values among them
 NUMBERS = 2**21  # of a block: some megabytes, which the processor's cache nearly holds
+
+
+def real(values, what="scores"):
+    """`values`, an array, nested lists or a tensor of any device, as a NumPy array of real numbers; its own memory where it can be.
+
+    Whole numbers and truth values become float64, in which they can be negated and multiplied without wrapping round; bfloat16, which NumPy does not know,
+    becomes float32. Raises a `UsageError` for complex numbers, text, objects and rows of different length.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    try:
+        values = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError):
+        raise UsageError(f"expected {what} as one array of real numbers, found {type(values).__name__} that makes none") from None
+    if values.dtype.kind not in REAL:
+        raise UsageError(f"expected {what} as real numbers, found the type {values.dtype}")
+    return values.astype(np.float64) if values.dtype.kind != "f" or values.dtype.itemsize > 8 else values
+
+
+def finite_real(values, what="scores"):
+    """`real` in float64; a `UsageError` where one of them is NaN or infinite."""
+    values = real(values, what).astype(np.float64, copy=False)
+    if not np.isfinite(values).all():
+        raise UsageError(f"expected finite {what}, found NaN or infinity: look for a zero vector or a model that diverged")
+    return values
+
+
+def whole(value, what):
+    """`value` as an int of at least 1, or a `UsageError` that names it."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise UsageError(f"expected {what} as a whole number of at least 1, found {value!r}")
+    return int(value)
 
 
 def _aligned(rows):
@@ -19,8 +53,8 @@ def _aligned(rows):
 class Cosines:
     """The matrix images @ texts.T, in blocks: every function of `metrics` and `retrieval` that takes a similarity takes this in its place.
 
-    images: (N, D). texts: (M, D), of the same dtype; unit rows for cosines. 50,000 pictures and as many captions would need 10 GB whole.
-    Raises a `UsageError` where they do not fit, or hold NaN or what overflows.
+    images: (N, D). texts: (M, D), unit rows for cosines; of two dtypes the wider counts, see `real`. 50,000 pictures and as many captions would need
+    10 GB whole. Raises a `UsageError` where they do not fit, or hold NaN or what overflows.
 
     >>> scores = Cosines(np.eye(3)[:2], np.eye(3))
     >>> scores.shape, scores.column(1).tolist()
@@ -28,7 +62,7 @@ class Cosines:
     """
 
     def __init__(self, images, texts):
-        images, texts = np.asarray(images), np.asarray(texts)
+        images, texts = real(images, "images"), real(texts, "texts")
         if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
             raise UsageError(f"expected images (N, D) and texts (M, D), found {images.shape} and {texts.shape}")
         self.dtype = np.result_type(images, texts)
@@ -60,7 +94,7 @@ class Whole:
     """The same questions, asked of an array that is there."""
 
     def __init__(self, matrix):
-        self.matrix = matrix = np.asarray(matrix)
+        self.matrix = matrix = real(matrix)
         self.shape, self.dtype = matrix.shape, matrix.dtype
 
     def rows(self, start, stop):
@@ -75,7 +109,7 @@ class Whole:
 
 def blocks_of(scores, size=None):
     """Yield (start, rows (b, C)) over a `Cosines` or `Whole` (R, C): `size` rows at a time, by default as many as make `NUMBERS`."""
-    size = size or max(1, NUMBERS // max(1, scores.shape[1]))
+    size = max(1, NUMBERS // max(1, scores.shape[1])) if size is None else whole(size, "block")
     for start in range(0, scores.shape[0], size):
         yield start, scores.rows(start, start + size)
 

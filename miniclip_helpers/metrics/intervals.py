@@ -3,10 +3,21 @@
 import numpy as np
 
 from ..errors import UsageError
-from .ranking import ranks
+from .blocks import whole
+from .ranking import checked_ranks, ranks
 
 STATISTICS = ("MRR", "MedR", "MeanR")
 NUMBERS = 2**22  # of a block of draws, each with a row of its own: bounds the memory
+
+
+def checked_groups(groups, size):
+    """`groups` as an array (size,), None for none; a `UsageError` where there are more or fewer."""
+    if groups is None:
+        return None
+    groups = np.asarray(groups)
+    if groups.shape != (size,):
+        raise UsageError(f"expected as many groups as queries, ({size},), found {groups.shape}")
+    return groups
 
 
 def drawn_counts(many, size, draws, seed):
@@ -18,6 +29,7 @@ def drawn_counts(many, size, draws, seed):
 
 def drawn(statistics, groups, size, draws, seed):
     """Each statistic, a function of (counts (b, G), group (Q,)) that gives (b,), in each draw: list of (draws,)."""
+    draws = whole(draws, "draws")
     _, group = np.unique(np.arange(size) if groups is None else np.asarray(groups), return_inverse=True)
     found = [[of(counts, group) for of in statistics] for counts in drawn_counts(group.max() + 1, size, draws, seed)]
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
@@ -44,12 +56,19 @@ def _statistic(rank, statistic):
         return lambda counts, group: np.array([float(statistic(np.repeat(rank, row[group]))) for row in counts])
     if isinstance(statistic, str) and statistic not in STATISTICS:
         raise UsageError(f"expected a statistic among {', '.join(STATISTICS)}, a whole number K for R@K, or a function of ranks, found {statistic!r}")
-    values = {"MRR": lambda: 1 / rank, "MeanR": lambda: rank.astype(float)}.get(statistic, lambda: (rank <= (1 if statistic is None else int(statistic))).astype(float))()
+    at = 1 if statistic is None else statistic
+    values = {"MRR": lambda: 1 / rank, "MeanR": lambda: rank.astype(float)}.get(statistic, lambda: (rank <= whole(at, "K of R@K")).astype(float))()
     return lambda counts, group: means(values, counts, group)
 
 
+def _check_level(level):
+    if not 0 < level < 1:
+        raise UsageError(f"expected a level above 0 and below 1, like 0.95, found {level}")
+
+
 def percentiles(values, level):
-    """(low, high): the middle `level` of the drawn values."""
+    """(low, high): the middle `level`, between 0 and 1, of the drawn values."""
+    _check_level(level)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -58,11 +77,11 @@ def bootstrap_interval(rank, statistic=None, groups=None, level=0.95, draws=2000
     """A percentile bootstrap interval (low, high) of a statistic of ranks.
 
     rank: (Q,). statistic: an int K for R@K (R@1 by default), "MRR", "MedR", "MeanR", or a function of the ranks of one draw. groups:
-    (Q,) the image of each query; whole images are drawn, because captions of one image succeed and fail together. Source: Efron 1979.
+    (Q,) the image of each query; whole images are drawn, because captions of one image succeed and fail together. Of one image alone the interval has no width.
+    Raises a `UsageError` for ranks below 1, NaN, a K below 1, a level outside 0 to 1. Source: Efron 1979.
     """
-    rank = np.asarray(rank)
-    if rank.ndim != 1 or not len(rank) or (groups is not None and len(groups) != len(rank)):
-        raise UsageError(f"expected at least one rank (Q,) and as many groups, found {rank.shape} and {None if groups is None else len(groups)}")
+    rank = checked_ranks(rank)
+    groups = checked_groups(groups, len(rank))
     return percentiles(drawn([_statistic(rank, statistic)], groups, len(rank), draws, seed)[0], level)
 
 
@@ -91,8 +110,9 @@ def proportion_interval(hits, n, level=0.95):
     """
     from scipy.stats import norm
 
-    if not 0 <= hits <= n or n < 1:
+    if not 0 <= hits <= n or not 1 <= n < np.inf:
         raise UsageError(f"expected 0 <= hits <= n and n >= 1, found hits {hits}, n {n}")
+    _check_level(level)
     z = norm.ppf(0.5 + level / 2)
     share, spread = hits / n, z * z / n
     middle = (share + spread / 2) / (1 + spread)

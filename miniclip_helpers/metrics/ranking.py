@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..errors import UsageError
-from .blocks import as_scores, blocks_of, finite
+from .blocks import as_scores, blocks_of, finite, finite_real, whole
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 TIES = ("half", "optimistic", "pessimistic")
@@ -11,7 +11,8 @@ TIES = ("half", "optimistic", "pessimistic")
 
 def checked(similarity, owner):
     """The two, as `Cosines` or `Whole` and as an array; a `UsageError` where they do not fit or hold what cannot be ranked."""
-    owner, shape = np.asarray(owner), np.shape(similarity)
+    similarity, owner = as_scores(similarity), np.asarray(owner)
+    shape = similarity.shape
     if len(shape) != 2 or owner.ndim != 1 or shape[1] != len(owner):
         raise UsageError("expected similarity (n_images, n_captions) and owner (n_captions,), found "
                          f"{shape} and {owner.shape}; rows are images: transpose if yours are captions")
@@ -22,7 +23,7 @@ def checked(similarity, owner):
     without = shape[0] - len(np.unique(owner))
     if without:
         raise UsageError(f"{without} image(s) own no caption: leave them out of the evaluation")
-    return finite(as_scores(similarity)), owner
+    return finite(similarity), owner
 
 
 def _check_ties(ties):
@@ -47,7 +48,8 @@ def ranks(similarity, owner, block=None, ties="half"):
     {"image_to_text": (n_images,), "text_to_image": (n_captions,)}. A tie with a wrong answer costs half a place, rounded up: a model
     that says the same of everything must not win. ties="optimistic" lets every tie be won, "pessimistic" lost: they are there to
     show how much hangs on ties, "half" is the one to report. Captions of the same image never compete with each other.
-    block: rows at a time, by default as many as make some megabytes.
+    block: rows at a time, by default as many as make some megabytes. Raises a `UsageError` for scores that hold NaN or infinity, owners that are no rows, and
+    images without a caption.
     """
     _check_ties(ties)
     scores, owner = checked(similarity, owner)
@@ -73,32 +75,45 @@ def ranks(similarity, owner, block=None, ties="half"):
 
 
 def summarise(rank, ks=(1, 5, 10)):
-    """Ranks (Q,) to {"R@K": share with rank <= K, "MRR": mean of 1 / rank, "MedR": median rank, "MeanR": mean rank}."""
-    rank = np.asarray(rank)
-    report = {f"R@{k}": float((rank <= k).mean()) for k in ks}
+    """Ranks (Q,) to {"R@K": share with rank <= K, "MRR": mean of 1 / rank, "MedR": median rank, "MeanR": mean rank}. ks: whole numbers from 1."""
+    rank = checked_ranks(rank)
+    report = {f"R@{k}": float((rank <= whole(k, "K of R@K")).mean()) for k in ks}
     return report | {"MRR": float((1 / rank).mean()), "MedR": float(np.median(rank)), "MeanR": float(rank.mean())}
+
+
+def checked_ranks(rank):
+    """Ranks (Q,) as an array; a `UsageError` where there is none, or one of them is below 1 or not finite."""
+    given = np.asarray(rank)
+    rank = finite_real(rank, "ranks")
+    if rank.ndim != 1 or not len(rank) or rank.min() < 1:
+        raise UsageError(f"expected at least one rank (Q,), all from 1, found {rank.shape}" + (f", from {rank.min():g} on" if rank.size else ""))
+    return given
 
 
 def retrieval_metrics(similarity, owner, ks=(1, 5, 10), ties="half"):
     """R@K, MRR, MedR and mean rank in both directions, as fractions and places.
 
-    similarity (n_images, n_captions) or `Cosines`, rows are images; owner (n_captions,) the image of each caption. A K above the number of
-    candidates counts as all of them. ties: as in `ranks`. Returns {"image_to_text": {"R@1", ..., "MRR", "MedR", "MeanR"},
+    similarity (n_images, n_captions) or `Cosines`, rows are images; owner (n_captions,) the image of each caption. ks: whole numbers from 1; a K above the
+    number of candidates counts as all of them. ties: as in `ranks`. Returns {"image_to_text": {"R@1", ..., "MRR", "MedR", "MeanR"},
     "text_to_image": {...}}.
     """
     return {direction: summarise(rank, ks) for direction, rank in ranks(similarity, owner, ties=ties).items()}
 
 
 def target_ranks(scores, targets, ties="half"):
-    """The rank of each row's right column, from 1. scores: (N, C), or `Cosines`. targets: (N,) integers. ties: as in `ranks`."""
+    """The rank of each row's right column, from 1. scores: (N, C) finite, or `Cosines`. targets: (N,) integers. ties: as in `ranks`.
+
+    A single column gives rank 1 to all. Raises a `UsageError` for NaN, infinity, targets that are no columns, and no rows at all.
+    """
     _check_ties(ties)
-    shape, targets = np.shape(scores), np.asarray(targets)
+    scores, targets = as_scores(scores), np.asarray(targets)
+    shape = scores.shape
     if len(shape) != 2 or targets.shape != shape[:1]:
         raise UsageError(f"expected scores (N, C) and targets (N,), found {shape} and {targets.shape}")
     if not all(shape) or not np.issubdtype(targets.dtype, np.integer) or targets.min() < 0 or targets.max() >= shape[1]:
         raise UsageError(f"expected targets to be integers, columns of scores {shape}, found {targets.dtype} {targets[:5]}")
     found = []
-    for start, rows in blocks_of(finite(as_scores(scores))):
+    for start, rows in blocks_of(finite(scores)):
         right = rows[np.arange(len(rows)), targets[start : start + len(rows)], None]
         found.append(_placed(_count(rows > right, 1), _count(rows == right, 1) - 1, ties))
     return np.concatenate(found)
@@ -107,7 +122,7 @@ def target_ranks(scores, targets, ties="half"):
 def top_k_accuracy(scores, targets, ks=(1, 5)):
     """Share of rows whose right column is among the K best. scores: (N, C). targets: (N,) columns. A tie costs, as in `ranks`.
 
-    Returns {"top-1": ..., "top-5": ...}. A K above C counts as all columns.
+    Returns {"top-1": ..., "top-5": ...}. ks: whole numbers from 1; a K above C counts as all columns.
     """
     rank = target_ranks(scores, targets)
-    return {f"top-{k}": float((rank <= k).mean()) for k in ks}
+    return {f"top-{k}": float((rank <= whole(k, "k of top-k")).mean()) for k in ks}

@@ -44,7 +44,8 @@ class LinearHead(Head):
 class MlpHead(Head):
     """Two linear maps with batch normalisation, ReLU and dropout between them, as project 001 projects its pictures.
 
-    hidden: twice `dim` unless said; the project names none. In training the rows of a batch share their statistics, so it needs two rows.
+    hidden: twice `dim` unless said; the project names none. In training the rows of a batch share their statistics, so it needs two rows;
+    `TwoTowers` tells a batch of one.
     """
 
     kind = "mlp"

@@ -3,8 +3,12 @@
 import json
 import pathlib
 
-from ..encoders import load_encoder
-from ..errors import ModelError
+import torch
+
+from .. import runtime
+from ..encoders import load_encoder, read_tensors
+from ..encoders.folders import MOST_PIXELS
+from ..errors import ModelError, UsageError
 from .heads import build_head
 from .two_towers import TwoTowers
 
@@ -42,23 +46,42 @@ def save_model(model, folder, extra=None):
     (folder / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
 
 
+def _check_sizes(config, state):
+    """Build the parts that the file brings whole without memory, and compare: a `RuntimeError` for sizes that are not those of the tensors.
+
+    Else a few letters in config.json could ask for more memory than there is, before anybody sees that the weights do not fit."""
+    for side in ("image", "text"):
+        name, options, locked = (config[f"{side}_tower"][key] for key in ("name", "options", "locked"))
+        if not 0 < options.get("size", 224) <= MOST_PIXELS:
+            raise RuntimeError(f"pictures of {options['size']:,} pixels a side")
+        with torch.device("meta"):
+            parts = {f"{side}_head": build_head(config[f"{side}_head"]["kind"], config[f"{side}_head"]["options"])}
+            if not locked and options.get("pretrained") is not True:
+                parts[f"{side}_tower"] = load_encoder(name, **options)
+        for part, module in parts.items():
+            wrong = next((key for key, value in module.state_dict().items() if f"{part}.{key}" in state and state[f"{part}.{key}"].shape != value.shape), None)
+            if wrong:
+                raise RuntimeError(f"{part}.{wrong} has the shape {tuple(state[f'{part}.{wrong}'].shape)}, and config.json asks for {tuple(module.state_dict()[wrong].shape)}")
+            absent = next((key for key in module.state_dict() if f"{part}.{key}" not in state), None)
+            if absent:
+                raise RuntimeError(f"{part}.{absent} is missing from model.safetensors")
+
+
 def load_saved(folder):
     """The model that `save_model` wrote into `folder`, in evaluation mode."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = pathlib.Path(folder)
     absent = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
     if absent:
         raise ModelError(f"'{folder}' holds no finished model: {' and '.join(absent)} missing; expected what miniclip train wrote")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
-        state = load_file(folder / "model.safetensors")
-    except (ValueError, SafetensorError) as error:
+        config = runtime.parse_json((folder / "config.json").read_text(encoding="utf8"))
+        state = read_tensors(folder / "model.safetensors")
+    except (ValueError, ModelError) as error:
         raise ModelError(f"'{folder}' holds a damaged model: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ModelError(f"'{folder}/config.json' is not of the format {FORMAT}; expected what miniclip train wrote")
     try:
+        _check_sizes(config, state)
         towers = []
         for side in ("image_tower", "text_tower"):
             tower = load_encoder(config[side]["name"], **config[side]["options"])
@@ -66,7 +89,7 @@ def load_saved(folder):
         heads = [build_head(config[side]["kind"], config[side]["options"]) for side in ("image_head", "text_head")]
         model = TwoTowers(*towers, *heads, name=config.get("name", folder.name))
         missing, unexpected = model.load_state_dict(state, strict=False)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, UsageError) as error:
         raise ModelError(f"'{folder}' does not fit its own config.json: {error}") from error
     needed = [key for key in missing if key in model_state(model)]
     if needed or unexpected:

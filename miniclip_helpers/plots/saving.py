@@ -108,7 +108,7 @@ def read_index(folder):
     index, found = folder / "index.md", {}
     for line in index.read_text(encoding="utf8").splitlines() if index.exists() else []:
         if line.startswith(("| [", "<<<<<<<", "=======", ">>>>>>>")):
-            parts, name = [part.strip().replace("\\|", "|") for part in re.split(r"(?<!\\)\|", line)], re.match(r"\| \[(\w+)\]", line)
+            parts, name = [re.sub(r"\\([|<\[])", r"\1", part.strip()) for part in re.split(r"(?<!\\)\|", line)], re.match(r"\| \[(\w+)\]", line)
             if len(parts) != 6 or not name:
                 raise DataError(f"'{index}' has a line that is no row of four cells; put it right, or take it out and draw that figure again with miniclip figures NN", [line])
             _, _, by, caption, alt, _ = parts
@@ -128,7 +128,7 @@ def _index_line(folder, name, row):
     notebook, cell = drawing_cell(name) or ("", "")
     link = f"[{notebook}](../notebooks/{notebook}.ipynb)" if (folder.parent / "notebooks" / f"{notebook}.ipynb").is_file() else notebook
     by = ", ".join(part for part in (link or name[:2], f"cell `{cell}`" * bool(cell), "timed" * bool(row["timed"])) if part)
-    escaped = [row[key].replace("|", "\\|").replace("\n", " ") for key in ("caption", "alt")]
+    escaped = [re.sub(r"[|<\[]", r"\\\g<0>", runtime.plain(row[key].replace("\n", " "))) for key in ("caption", "alt")]
     return f"| [{name}]({name}.png) ([svg]({name}.svg)) | {by} | {escaped[0]} | {escaped[1]} |"
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import embedding, metrics
 from ..errors import UsageError
+from ..metrics.blocks import finite_real
 
 TIE = 1e-6  # cosines of one text in two batches differ by rounding
 
@@ -37,7 +38,9 @@ class Probe:
         for place, captions in enumerate(self.choices):
             if len(captions) < 2 or len(set(captions)) < len(captions):
                 raise UsageError(f"probe {self.name}, picture {place}: expected two or more captions, no two alike, found {captions}")
-            if not 0 <= right[place] < len(captions):
+            if not all(str(caption).strip() for caption in captions):
+                raise UsageError(f"probe {self.name}, picture {place}: expected captions that say something, found an empty one")
+            if right[place] not in range(len(captions)):
                 raise UsageError(f"probe {self.name}, picture {place}: the right answer {right[place]} is none of {len(captions)} choices")
 
     def __len__(self):
@@ -50,7 +53,7 @@ class Probe:
 
     def always(self):
         """The share that somebody gets right who sees no picture and always names the most frequent place: above chance, the probe is unbalanced."""
-        return float(np.bincount(np.asarray(self.right)).max() / len(self))
+        return float(np.bincount(np.asarray(self.right).astype(int)).max() / len(self))
 
 
 def run(model, probe):
@@ -67,9 +70,11 @@ def run(model, probe):
 
 
 def judge(cosines, probe):
-    """What `run` returns, out of the cosines: N arrays, one value per choice."""
-    margin, credit = [], []
-    for row, answer in zip(cosines, np.asarray(probe.right), strict=True):
+    """What `run` returns, out of the cosines: N arrays or lists, one finite value per choice; a `UsageError` for others."""
+    margin, credit, cosines = [], [], [finite_real(row, "cosines") for row in cosines]
+    if [row.shape for row in cosines] != [(len(captions),) for captions in probe.choices]:
+        raise UsageError(f"probe {probe.name}: expected a cosine for each choice of {len(probe)} pictures, found rows of {sorted({row.shape for row in cosines})}")
+    for row, answer in zip(cosines, np.asarray(probe.right).astype(int), strict=True):
         best = row >= row.max() - TIE
         margin.append(row[answer] - np.delete(row, answer).max())
         credit.append(best[answer] / best.sum())
@@ -80,9 +85,11 @@ def judge(cosines, probe):
 def interval(credit, groups=None):
     """(low, high), 95 %, of a mean share. Wilson's; with groups (N,) a bootstrap that draws whole groups.
 
-    Where all is right, or all wrong, a bootstrap would say +- 0: there it is Wilson's for as many pictures as there are groups.
+    credit: (N,) from 0 to 1. Where all is right, or all wrong, a bootstrap would say +- 0: there it is Wilson's for as many pictures as there are groups.
     """
-    credit = np.asarray(credit, dtype=float)
+    credit = finite_real(credit, "credit")
+    if credit.ndim != 1 or not len(credit) or credit.min() < 0 or credit.max() > 1:
+        raise UsageError(f"expected a credit from 0 to 1 for each of one picture or more, found {credit.shape}, like {credit.ravel()[:5]}")
     if groups is None:
         return metrics.proportion_interval(credit.sum(), len(credit))
     names = np.unique(np.asarray(groups))

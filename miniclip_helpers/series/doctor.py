@@ -60,12 +60,13 @@ def _disk():
 
 
 def _cache():
+    advice = "features are computed anew each time, and nothing can be fetched; set MINICLIP_CACHE to a folder that you may write to"
     try:
         with runtime.writing(runtime.cache_dir() / "doctor") as path:
             path.write_text("ok", encoding="utf8")
         (runtime.cache_dir() / "doctor").unlink()
     except (OSError, MiniclipError) as error:
-        return _check("feature cache", False, error, "set MINICLIP_CACHE to a folder that you may write to")
+        return _check("feature cache", False, error, advice)
     return _check("feature cache", True, "writable")
 
 

@@ -1,5 +1,7 @@
-"""Run the notebooks through papermill, each in its own process; time, peak memory and results of each to build/results.json."""
+"""Run the notebooks through papermill, each in its own process; time, peak memory and results of each to build/results.json,
+and with `update` beside the outputs that they belong to, to notebooks/results.json."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -57,11 +59,12 @@ def run_one(name, profile="offline", update=False, threads=None, build=None):
     os.environ.update(_environment(name, profile, figures, records, threads or os.cpu_count() or 1))
     source, executed = runtime.notebooks_dir() / f"{name}.ipynb", build / f"{name}.ipynb"
     start, problems = time.monotonic(), []
-    try:
-        papermill.execute_notebook(str(source), str(executed), parameters=results.parameters(name, profile), kernel_name="python3",
-                                   progress_bar=False, log_output=False, cwd=str(source.parent if runtime.in_checkout() else build))
-    except papermill.PapermillExecutionError as error:
-        problems.append(f"cell {error.exec_count} failed: {error.ename}: {str(error.evalue).splitlines()[0] if error.evalue else ''}")
+    with runtime.writing(executed) as aside:  # papermill writes after each cell; what a notebook that failed holds is kept, too
+        try:
+            papermill.execute_notebook(str(source), str(aside), parameters=results.parameters(name, profile), kernel_name="python3",
+                                       progress_bar=False, log_output=False, cwd=str(source.parent if runtime.in_checkout() else build))
+        except papermill.PapermillExecutionError as error:
+            problems.append(f"cell {error.exec_count} failed: {error.ename}: {str(error.evalue).splitlines()[0] if error.evalue else ''}")
     seconds = time.monotonic() - start
     found, wrong = results.collect(records, name, profile)
     problems += wrong if not problems else []
@@ -102,8 +105,26 @@ def write_back(executed, source):
         nbformat.write(book, path)
 
 
+@contextlib.contextmanager
+def _ended_with(pool):
+    """Where the block is stopped, by Ctrl-C too, no further notebook begins, and those that run end now."""
+    import multiprocessing
+
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - before:
+            child.kill()  # to anything less nbclient listens, and waits for a kernel that is gone; a kernel whose parent is gone ends by itself
+        raise
+
+
 def run(names=(), profile="offline", jobs=1, update=False, say=print):
-    """Run notebooks, print a table, write build/results.json, and return it: {name: {"seconds", "peak_memory_mb", "status", "results"}}."""
+    """Run notebooks, print a table, write build/results.json, and return it: {name: {"seconds", "peak_memory_mb", "status", "results"}}.
+
+    With `update` the rows of notebooks that ran well also go into notebooks/results.json: what the documents say of a run is checked against it.
+    """
     import concurrent.futures
     import multiprocessing
 
@@ -115,7 +136,7 @@ def run(names=(), profile="offline", jobs=1, update=False, say=print):
     threads = max(1, (os.cpu_count() or 1) // min(jobs, len(chosen)))
     done = {}
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool, _ended_with(pool):
         logs = runtime.build_dir() / profile
         logs.mkdir(parents=True, exist_ok=True)
         waiting = {pool.submit(_worker, name, logs / f"{name}.log", profile=profile, update=update, threads=threads): name for name in chosen}
@@ -127,15 +148,16 @@ def run(names=(), profile="offline", jobs=1, update=False, say=print):
             for problem in done[name]["problems"]:
                 say(f"    {problem}")
     done = {name: done[name] for name in chosen}
-    _write_results(done, profile)
+    folder = runtime.build_dir()
+    _write_results(done, folder / "results.json" if profile == "offline" else folder / profile / "results.json")
+    if update:
+        _write_results({name: row for name, row in done.items() if row["status"] == "ok"}, runtime.notebooks_dir() / "results.json")
     say(_table(done))
     return done
 
 
-def _write_results(done, profile):
-    """build/results.json for the offline profile, build/PROFILE/results.json for the others."""
-    folder = runtime.build_dir()
-    file = folder / "results.json" if profile == "offline" else folder / profile / "results.json"
+def _write_results(done, file):
+    """Put the rows of a run into a file of results; those of other notebooks stay."""
     old = json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
     kept = {name: {key: value for key, value in row.items() if key != "problems"} for name, row in done.items()}
     with runtime.writing(file) as path:

@@ -33,5 +33,9 @@ class TrainConfig:
                   "clip_norm": (1e-9, None), "patience": (0, None)}
         for name, (low, high) in limits.items():
             value = getattr(self, name)
+            if name in ("epochs", "batch_size", "patience") and value != int(value if abs(value) < float("inf") else 0):
+                raise UsageError(f"expected {name} as a whole number, found {value}")
             if not value >= low or (high is not None and value > high):
                 raise UsageError(f"expected {name} of at least {low}{f' and at most {high}' if high else ''}, found {value}")
+        if not abs(self.margin) < float("inf") or not self.weight_decay < float("inf"):
+            raise UsageError(f"expected a finite margin and weight_decay, found {self.margin} and {self.weight_decay}")

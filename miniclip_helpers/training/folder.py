@@ -30,7 +30,9 @@ def finished(out, resume):
 
 
 def _unfinished(file):
-    """Whether this is what `runtime.writing` leaves behind where it was killed in the middle: it goes away."""
+    """Whether this is what a writer that was killed in the middle left. `runtime.writing` clears its own away; what the first version left goes here."""
+    if runtime.is_aside(file.name):
+        return True
     if file.is_file() and any(file.name.startswith(f".{name}.") for name in PARTIAL):
         file.unlink()
         return True
@@ -42,7 +44,7 @@ def check_resumed(out, asked):
     if not (out / "run.json").is_file():
         return
     try:
-        begun = json.loads((out / "run.json").read_text(encoding="utf8"))
+        begun = runtime.parse_json((out / "run.json").read_text(encoding="utf8"))
     except ValueError as error:
         raise ModelError(f"'{out / 'run.json'}' is damaged ({error}); remove the folder to start again") from error
     if not isinstance(begun, dict):

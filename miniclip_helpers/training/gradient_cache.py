@@ -10,13 +10,14 @@ class _Dice:
     """The state of the random numbers at a moment, to throw the same dice again: dropout must drop the same numbers in both passes."""
 
     def __init__(self, device):
-        self.device = device if device.type == "cuda" else None
-        self.state = torch.get_rng_state(), torch.cuda.get_rng_state(device) if self.device else None
+        self.card = torch.get_device_module(device) if device.type in ("cuda", "mps") else None
+        self.which = (device,) if device.type == "cuda" else ()  # there is one MPS
+        self.state = torch.get_rng_state(), self.card and self.card.get_rng_state(*self.which)
 
     def restore(self):
         torch.set_rng_state(self.state[0])
-        if self.device:
-            torch.cuda.set_rng_state(self.state[1], self.device)
+        if self.card:
+            self.card.set_rng_state(self.state[1], *self.which)
 
 
 def check_norms(model):

@@ -5,10 +5,15 @@ covariances, Vinod 1976. With some hundreds of pairs it beats gradient steps on 
 """
 
 import dataclasses
+import math
 
 import torch
 
 from ..errors import DataError, UsageError
+
+SAME = 1e-9  # rows that differ by this share of their size are one
+UNRELATED = 1e-12  # a correlation that is nothing but rounding
+SMALLEST, LARGEST = 1e-100, 1e100  # float64 numbers whose squares, and their sums, are still numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +60,21 @@ def pair_statistics(images, texts, owner):
     """Statistics of the pairs (image of a caption, caption), one per caption, in float64.
 
     images: (N, W). texts: (M, V). owner: (M,) the image of each text; an image with five captions stands in five pairs.
-    Raises `UsageError` when fewer than two different images have a caption.
+    Their unit does not matter, as long as squares are numbers. Raises `UsageError` when fewer than two different images have a caption, or owners are no rows;
+    `DataError` for NaN, infinity, and sides on which all rows are the same.
     """
-    images, texts, owner = images.double(), texts.double(), torch.as_tensor(owner)
+    images, texts, owner = (torch.as_tensor(rows) for rows in (images, texts, owner))
+    images, texts = images.double(), texts.double()
     if len(owner) != len(texts) or len(torch.unique(owner)) < 2:
         raise UsageError(f"expected one owner per text and at least two images with texts, found {len(texts)} texts, {len(owner)} owners "
                          f"and {len(torch.unique(owner))} images")
+    if images.ndim != 2 or texts.ndim != 2 or owner.is_floating_point() or owner.min() < 0 or owner.max() >= len(images):
+        raise UsageError(f"expected images (N, W), texts (M, V) and owners as whole numbers from 0 to {len(images) - 1}, found {tuple(images.shape)}, "
+                         f"{tuple(texts.shape)} and {owner.dtype} {owner.min().item():g} to {owner.max().item():g}")
     for what, rows in (("pictures", images), ("captions", texts)):
-        if (rows - rows[0]).abs().max() < 1e-9:
+        if not rows.abs().max() < LARGEST:
+            raise DataError(f"the {what} to train on hold NaN, infinity, or numbers too large to square; look for a tower that diverged")
+        if (rows - rows[0]).abs().max() <= max(SAME * rows.abs().max(), SMALLEST):
             raise DataError(f"all {what} to train on are the same; there is nothing to learn from them")
     count = torch.bincount(owner, minlength=len(images)).double()  # (N,) pairs of each image
     image_mean, text_mean = (count @ images) / len(texts), texts.mean(0)
@@ -80,13 +92,18 @@ def canonical_maps(statistics, image_shrink=20.0, text_shrink=3.0, dim=None, pow
 
     image_shrink, text_shrink: what is added to every variance, in units of the side's mean variance; more of it trusts the large
     directions alone. dim: canonical directions kept, by default all. power: direction k is scaled by correlation ** power on both
-    sides: what the two sides share most counts most (0 weighs all alike).
+    sides: what the two sides share most counts most (0 weighs all alike). Raises `UsageError` for a shrinkage below 0 and what is not finite, `DataError` where
+    nothing on one side goes with anything on the other.
     """
     s = statistics
+    if not (0 <= image_shrink < math.inf and 0 <= text_shrink < math.inf and math.isfinite(power)) or dim is not None and not dim >= 1:
+        raise UsageError(f"expected finite shrinkages of at least 0, a finite power and a dim of at least 1, found {image_shrink}, {text_shrink}, {power} and {dim}")
     scale = []
     for variance, axes, shrink in ((s.image_variance, s.image_axes, image_shrink), (s.text_variance, s.text_axes, text_shrink)):
         scale.append((variance + shrink * variance.sum() / len(axes)) ** -0.5)
     left, correlations, right = torch.linalg.svd(scale[0][:, None] * s.cross * scale[1], full_matrices=False)
+    if not correlations[0] > UNRELATED:
+        raise DataError("no direction of the pictures goes with any of the captions; there is nothing to learn from these pairs")
     keep = correlations > correlations[0] * 1e-6  # beyond the rank of the pairs there is nothing but rounding
     if dim is not None:
         keep[dim:] = False

@@ -120,7 +120,7 @@ def measure(cosines, owner):
 
 
 def best_scale(cosines, owner):
-    """(logit scale, loss): the one of `SCALES` under which the right image of each text is most likely."""
+    """(logit scale, loss): the one of `SCALES` under which the right image of each text is most likely; the first of equal ones. Cosines (N, M) are finite."""
     losses = [F.cross_entropy(scale * cosines.T, owner).item() for scale in SCALES]
     place = losses.index(min(losses))
     return SCALES[place], losses[place]

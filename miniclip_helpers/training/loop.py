@@ -140,8 +140,8 @@ class _State:
 
 def save_checkpoint(state, path, config):
     """Write a run's state, whole or not at all."""
-    with runtime.writing(path) as temporary:
-        torch.save(state.to_dict() | {"config": dataclasses.asdict(config)}, temporary)
+    with runtime.writing(path, kept="the run up to the epoch before is kept, add --resume to go on") as temporary, open(temporary, "wb") as file:
+        torch.save(state.to_dict() | {"config": dataclasses.asdict(config)}, file)
 
 
 def load_checkpoint(path, config):
@@ -185,6 +185,7 @@ def _fit(model, batches, config, validate, checkpoint, machine):
     try:
         while state.epoch < config.epochs and not (config.patience and state.waited >= config.patience):
             yield from _epoch(state, batches, config, steps, validate, begin, machine)
+            check_sound(model, state.step)
             if checkpoint is not None and machine.first:
                 save_checkpoint(state, checkpoint, config)
             if validate is None:
@@ -197,6 +198,13 @@ def _fit(model, batches, config, validate, checkpoint, machine):
             model.load_state_dict(state.best)
 
 
+def check_sound(model, steps):
+    """Raise `Diverged` where a weight is not finite: the last step of an epoch may overflow, and no loss tells."""
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise Diverged(f"after {steps} steps the weight {name} {DIVERGED}")
+
+
 def _epoch(state, batches, config, steps, validate, begin, machine):
     """One epoch: a record per step; the last one carries the validation."""
     state.model.train()
@@ -205,7 +213,10 @@ def _epoch(state, batches, config, steps, validate, begin, machine):
     for batch in machine.epoch(batches, state.generator):
         for group in state.optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule(state.step, steps, config.warmup)
-        loss, norm = train_step(state.model, batch, state.optimizer, config, machine)
+        try:
+            loss, norm = train_step(state.model, batch, state.optimizer, config, machine)
+        except Diverged as error:
+            raise Diverged(f"step {state.step} of {steps}, learning rate {state.optimizer.param_groups[0]['lr']:.3g}: {error}") from error
         record = Record(state.step, state.epoch, loss, state.model.logit_scale.item(), state.optimizer.param_groups[0]["lr"], norm, time.monotonic() - begin)
         if state.step == last:
             state.epoch += 1

@@ -1,6 +1,7 @@
 """What notebook 10 measures: pairs of one concept by two hands, small towers on features, and how the error falls with the number of pairs."""
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
@@ -11,9 +12,11 @@ from .. import embedding, metrics, runtime
 from ..datasets import load_dataset
 from ..errors import UsageError
 from ..losses import clip_loss
+from ..metrics.blocks import finite_real
 from ..model import TwoTowers
 from ..model.heads import root
 from .heads import canonical_maps, pair_statistics
+from .loop import DIVERGED, Diverged
 
 AXES = 256  # directions kept of the picture features
 REDRAWS = 300  # redraws of the bootstrap
@@ -50,8 +53,10 @@ def emoji_pairs(model, hands=("noto", "twemoji"), every=1):
 
 
 def spread(rows):
-    """Rows centred, and brought to a standard deviation of 1 over all their numbers."""
+    """Rows centred, and brought to a standard deviation of 1 over all their numbers. A `UsageError` where all are the same, or one is not finite."""
     centred = rows - rows.mean(0)
+    if not 0 < centred.abs().max() < np.inf:
+        raise UsageError("expected two different rows at least, all finite: these have no spread")
     return centred / centred.std()
 
 
@@ -68,11 +73,16 @@ def flat_gradient(model):
 
 
 def accumulated_step(model, images, texts, size, loss=clip_loss):
-    """Gradient accumulation: backward of each small batch's loss, weighed by its share. Returns the mean loss; the gradients are in `.grad`, afresh."""
+    """Gradient accumulation: backward of each small batch's loss, weighed by its share. Returns the mean loss; the gradients are in `.grad`, afresh.
+
+    Raises `Diverged` at a loss that is not finite.
+    """
     model.zero_grad()
     total = 0.0
     for one, two in zip(images.split(size), texts.split(size)):
         part = loss(*model(one, two)) * (len(one) / len(images))
+        if not math.isfinite(part.item()):
+            raise Diverged(f"the loss of a small batch {DIVERGED}")
         part.backward()
         total += part.item()
     return total
@@ -130,15 +140,27 @@ def learning_curve(pairs, sizes, test=400, shrink=10.0, seed=0):
     return errors, error(torch.cat([first[most], second[most]]), torch.cat([pairs.captions[most]] * 2))
 
 
+def _law(sizes, errors, least):
+    """The two as float64 arrays (n,); a `UsageError` where no line goes through their logarithms."""
+    sizes, errors = finite_real(sizes, "sizes"), finite_real(errors, "errors")
+    if sizes.ndim != 1 or sizes.shape != errors.shape or len(np.unique(sizes)) < least or sizes.min() <= 0 or errors.min() <= 0:
+        raise UsageError(f"expected sizes and errors (n,), all above 0, and {least} different sizes at least, found {sizes.tolist()} and {errors.tolist()}; an error "
+                         "of 0 has no logarithm: test on more pairs, or leave that size out")
+    return sizes, errors
+
+
 def fit_power_law(sizes, errors):
-    """error = A * n ** -alpha, by a straight line through the logarithms: (alpha, function of n)."""
+    """error = A * n ** -alpha, by a straight line through the logarithms: (alpha, function of n). Sizes and errors above 0, two different sizes at least."""
+    sizes, errors = _law(sizes, errors, 2)
     slope, start = np.polyfit(np.log(sizes), np.log(errors), 1)
     return float(-slope), lambda n: np.exp(start + slope * np.log(n))
 
 
 def fit_floor(sizes, errors):
-    """error = E + A * n ** -alpha by least squares: (E, A, alpha), none below 0."""
+    """error = E + A * n ** -alpha by least squares: (E, A, alpha), none below 0. Sizes and errors above 0, three different sizes at least."""
     from scipy.optimize import curve_fit
+
+    sizes, errors = _law(sizes, errors, 3)
 
     def law(n, floor, a, alpha):
         return floor + a * n**-alpha
@@ -150,7 +172,8 @@ def judge_law(sizes, errors, seed=0):
     """Fit a power law to all sizes but the largest, and hold its promise for that one against what was measured.
 
     errors: (seeds, sizes). Intervals: 95 %, by drawing seeds anew. Returns {"alpha", "predicted", "floor": (low, high), "measured", "law": function of n,
-    "alpha95", "predicted95"}; the floor is that of E + A * n ** -alpha through all sizes.
+    "alpha95", "predicted95"}; the floor is that of E + A * n ** -alpha through all sizes. One seed gives intervals without width. A `UsageError` as of
+    `fit_power_law` and `fit_floor`.
     """
     errors, random = np.asarray(errors), np.random.default_rng(seed)
     alpha, law = fit_power_law(sizes[:-1], errors[:, :-1].mean(0))

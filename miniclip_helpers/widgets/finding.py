@@ -6,7 +6,7 @@ import html
 import pathlib
 import warnings
 
-from .. import datasets, images, search
+from .. import datasets, images, runtime, search
 from ..errors import ImageError, UsageError
 from .panel import stem
 
@@ -107,8 +107,8 @@ def told(act):
 
 
 def escaped(text):
-    """Text as HTML; what is no letter, as in a name of another alphabet's file system, becomes a question mark."""
-    return html.escape(str(text).encode("utf8", "replace").decode("utf8"))
+    """Text as HTML; what is no letter, as in a name of another alphabet's file system, becomes a question mark; what would turn the direction of all that follows is spelt out."""
+    return html.escape(runtime.plain(str(text).encode("utf8", "replace").decode("utf8"), lines=True))
 
 
 def thumbnail(picture):

@@ -28,11 +28,14 @@ def score_report(scores, labels, targets, ks=KS):
     """{"n", "n_labels", "top-1", "top-5", "interval95", "chance", "most_common", "per_class"}: fractions between 0 and 1.
 
     scores: (N, C), higher is nearer. targets: (N,) columns. interval95: {"top-1": [low, high], ...}, Wilson's. chance: of a random
-    order. most_common: top-1 of always naming the most frequent label. per_class: {label: {"n", "top-1"}} of the labels that occur.
+    order. ks: whole numbers from 1. most_common: top-1 of always naming the most frequent label. per_class: {label: {"n", "top-1"}} of the labels that occur.
     """
     labels, targets = list(labels), np.asarray(targets)
-    if np.ndim(scores) != 2 or np.shape(scores)[1] != len(labels):
-        raise UsageError(f"expected scores (N, {len(labels)}), a column per label, found {np.shape(scores)}")
+    if len(set(labels)) < len(labels):
+        raise UsageError(f"a label stands twice, and would have one line in the report: {next(label for label in labels if labels.count(label) > 1)!r}")
+    scores = metrics.as_scores(scores)
+    if len(scores.shape) != 2 or scores.shape[1] != len(labels):
+        raise UsageError(f"expected scores (N, {len(labels)}), a column per label, found {scores.shape}")
     rank, count = metrics.target_ranks(scores, targets), np.bincount(targets, minlength=len(labels))
     hits = np.bincount(targets, rank == 1, minlength=len(labels))
     return {

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from .. import runtime
 from ..errors import DataError, UsageError, unknown
 
 COLUMNS = ("label", "concept")
@@ -21,7 +22,7 @@ def labels_of(dataset, column=None):
         raise unknown(f"column of {dataset.name}", column, dataset.columns)
     column = column or next((name for name in COLUMNS if name in dataset.columns), None)
     found = _from_captions(dataset) if column is None else dataset.columns[column]
-    found = [" ".join(str(label).split()) if label is not None and label == label else "" for label in found]
+    found = [" ".join(str(label).split()) if label is not None and label == label else "" for label in found]  # noqa: PLR0124
     without = [name for name, label in zip(dataset.names, found) if not label]
     if without:
         raise DataError(f"{len(without)} of {len(dataset)} pictures of {dataset.name} have no label in {column or 'their caption'!r}", without)
@@ -46,12 +47,14 @@ def read_labels(path):
     """Labels out of a file: one a line, or a JSON list. Empty lines do not count; a label that stands twice is a `DataError` with its lines."""
     path = pathlib.Path(path)
     try:
+        if runtime.is_endless(path):
+            raise OSError("it is no file, but a pipe or a device")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"the file of labels '{path}' does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the file of labels '{path}' cannot be read as text in UTF-8 ({error}); expected one label a line") from error
-    labels = _json_list(path, text) if path.suffix.lower() == ".json" else text.splitlines()
+    labels = _json_list(path, text) if path.suffix.lower() == ".json" else text.split("\n")
     seen, twice, kept = {}, [], []
     for line, label in enumerate(labels, 1):
         label = " ".join(label.split())

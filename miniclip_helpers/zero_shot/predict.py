@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from .. import embedding
 from ..errors import UsageError
+from ..metrics.blocks import finite_real, whole
 from .prompts import TEMPLATE, class_embeddings
 
 # What a picture is when it is not what was asked. CLIP hardly reads "not": sentences that name nothing work better than a negation.
@@ -21,17 +22,30 @@ def check_several(labels):
 
 
 def class_probabilities(image_embeddings, class_embeddings, logit_scale):
-    """(N, D) pictures and (C, D) classes to (N, C) probabilities: rows sum to 1. logit_scale: exponentiated, 1 / temperature."""
+    """(N, D) pictures and (C, D) classes to (N, C) probabilities: rows sum to 1. logit_scale: exponentiated, 1 / temperature, finite.
+
+    Tensors or arrays; of two dtypes the wider counts. No picture gives (0, C); a picture of zeros gives each class the same. Raises a `UsageError` where
+    shapes do not fit or a number is NaN or infinite.
+    """
     check_several(class_embeddings)
+    image_embeddings, class_embeddings = torch.as_tensor(image_embeddings), torch.as_tensor(class_embeddings)
+    if image_embeddings.ndim != 2 or class_embeddings.ndim != 2 or image_embeddings.shape[1] != class_embeddings.shape[1] or not len(class_embeddings):
+        raise UsageError(f"expected pictures (N, D) and two or more classes (C, D), found {tuple(image_embeddings.shape)} and {tuple(class_embeddings.shape)}")
+    if image_embeddings.dtype != class_embeddings.dtype:
+        wider = torch.promote_types(image_embeddings.dtype, class_embeddings.dtype)
+        image_embeddings, class_embeddings = image_embeddings.to(wider), class_embeddings.to(wider)
+    for what, values in (("pictures", image_embeddings), ("classes", class_embeddings), ("logit scale", torch.as_tensor(logit_scale))):
+        if not torch.isfinite(values).all():
+            raise UsageError(f"expected finite numbers, found NaN or infinity in the {what}: look for a broken picture, or a temperature of 0")
     return (torch.as_tensor(logit_scale) * image_embeddings @ class_embeddings.T).softmax(-1)
 
 
 def scale_of(model, temperature=None):
-    """The logit scale: 1 / temperature, or the model's own when none is given."""
+    """The logit scale: 1 / temperature, or the model's own when none is given. A `UsageError` unless both are above 0 and finite in float32."""
     if temperature is None:
         return torch.as_tensor(model.logit_scale).detach()
-    if not 0 < temperature < float("inf"):
-        raise UsageError(f"expected a temperature above 0, found {temperature}")
+    if isinstance(temperature, (str, bool)) or not 0 < temperature < float("inf") or 1 / temperature > torch.finfo(torch.float32).max:
+        raise UsageError(f"expected a temperature above 0, whose inverse is a number, like 0.01, found {temperature}")
     return torch.tensor(1 / float(temperature))
 
 
@@ -47,9 +61,14 @@ def classify(model, source, labels, templates=(TEMPLATE,), temperature=None):
 
 
 def top_labels(probabilities, labels, k=5):
-    """Per picture the k best (label, probability), best first. A k above the number of labels counts as all of them."""
-    labels = list(labels)
-    values, columns = torch.as_tensor(probabilities).topk(min(k, len(labels)), dim=-1)
+    """Per picture the k best (label, probability), best first. probabilities: (N, C), finite; a k above the number of labels counts as all of them.
+
+    Equal ones stand in no promised order. A `UsageError` for a k below 1, NaN, or another number of labels than columns.
+    """
+    labels, probabilities, k = list(labels), torch.as_tensor(probabilities), whole(k, "k")
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(labels) or not torch.isfinite(probabilities).all():
+        raise UsageError(f"expected finite probabilities (N, {len(labels)}), a column per label, found {tuple(probabilities.shape)}")
+    values, columns = probabilities.topk(min(k, len(labels)), dim=-1)
     return [[(labels[column], float(value)) for value, column in zip(*row)] for row in zip(values.tolist(), columns.tolist())]
 
 
@@ -83,15 +102,15 @@ def fit_temperature(cosines, targets):
     """The logit scale, 1 / temperature, that makes the right labels most likely: the minimum of the cross-entropy, which has only one.
 
     cosines: (N, C). targets: (N,) columns. Choose it on other pictures than those you report. Between 0.01 and 10,000: where every picture
-    is right, no finite scale is the best, and the upper end comes back. Source: Guo et al. 2017, temperature scaling.
+    is right, or all cosines are the same, no finite scale is the best, and the upper end comes back. Source: Guo et al. 2017, temperature scaling.
     """
     from scipy.optimize import brentq
 
-    cosines, targets = np.asarray(cosines, dtype=np.float64), np.asarray(targets)
+    cosines, targets = finite_real(cosines, "cosines"), np.asarray(targets)
     if cosines.ndim != 2 or cosines.shape[1] < 2 or targets.shape != cosines.shape[:1] or not len(targets):
         raise UsageError(f"expected cosines (N, C) of two or more labels, and targets (N,), found {cosines.shape} and {targets.shape}")
-    if not np.isfinite(cosines).all() or targets.min() < 0 or targets.max() >= cosines.shape[1]:
-        raise UsageError(f"expected finite cosines and targets from 0 to {cosines.shape[1] - 1}")
+    if not np.issubdtype(targets.dtype, np.integer) or targets.min() < 0 or targets.max() >= cosines.shape[1]:
+        raise UsageError(f"expected targets as whole numbers from 0 to {cosines.shape[1] - 1}, found {targets.dtype}, like {targets[:5]}")
     right = cosines[np.arange(len(targets)), targets].mean()
 
     def slope(log_scale):

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 
 from ..errors import UsageError
+from ..metrics.blocks import finite_real
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # inverse regularisation, for features of length about 1
 DEFAULT_STRENGTH = 10.0  # where there is nothing to choose it on: one example per class
@@ -29,11 +30,18 @@ def linear_probe(train_features, train_targets, test_features, strengths=STRENGT
     """Logistic regression on frozen features. (N, D), (N,) integers, (M, D) to a `Probe`.
 
     The inverse regularisation C is chosen on a validation part of the training pictures, `share` of each class with two or more, and
-    the final fit uses them all. Test pictures play no part in it. Features are centred and scaled to a length of about 1 first.
+    the final fit uses them all. Test pictures play no part in it. Features are centred and scaled to a length of about 1 first, so that their unit does
+    not matter; where all are the same, every test picture gets the same class. No test picture gives an empty `Probe`. A `UsageError` for NaN, one class,
+    features too large to square, a strength that is not above 0, and a share outside 0 to 1.
     """
     train_features, train_targets, test_features = _checked(train_features, train_targets, test_features)
+    if not 0 < share < 1 or not all(0 < strength < np.inf for strength in strengths):
+        raise UsageError(f"expected a share between 0 and 1, and finite strengths above 0, found {share} and {list(strengths)}")
     mean = train_features.mean(0)
-    length = np.sqrt(((train_features - mean) ** 2).sum(1).mean()) or 1.0
+    with np.errstate(over="ignore"):
+        length = np.sqrt(((train_features - mean) ** 2).sum(1).mean()) or 1.0
+    if not np.isfinite(length):
+        raise UsageError(f"features of up to {np.abs(train_features).max():g} are too large to square; divide them by that")
     train_features, test_features = (train_features - mean) / length, (test_features - mean) / length
     if len(train_features) < train_features.shape[1]:  # the weights lie in the span of the training rows: the same fit in fewer columns
         axes = np.linalg.svd(train_features, full_matrices=False)[2].T  # (D, N)
@@ -48,6 +56,8 @@ def linear_probe(train_features, train_targets, test_features, strengths=STRENGT
             tried[float(strength)] = float((predicted == train_targets[held]).mean())
     best = max(tried, key=tried.get) if tried else float(strengths[0]) if len(strengths) == 1 else DEFAULT_STRENGTH
     fitted = _fit(train_features, train_targets, best)
+    if not len(test_features):
+        return Probe(fitted.classes_[:0], np.zeros((0, len(fitted.classes_))), fitted.classes_, best, tried)
     return Probe(fitted.predict(test_features), fitted.predict_proba(test_features), fitted.classes_, best, tried)
 
 
@@ -70,8 +80,8 @@ def few_shot(features, targets, shots=(1, 2, 4, 8, 16), seeds=(0, 1, 2), test_sh
     if count.min() < 2:
         raise UsageError(f"expected two or more pictures of each class, one to learn from and one to test on; {int((count < 2).sum())} classes have one, "
                          f"like class {classes[count.argmin()]}: leave them out")
-    if not shots or min(shots) < 1 or not 0 < test_share < 1:
-        raise UsageError(f"expected shots of 1 or more and a test_share between 0 and 1, found {list(shots)} and {test_share}")
+    if not shots or not all(isinstance(shot, (int, np.integer)) and shot >= 1 for shot in shots) or not 0 < test_share < 1 or not len(seeds):
+        raise UsageError(f"expected whole shots of 1 or more, a test_share between 0 and 1, and a seed at least, found {list(shots)}, {test_share} and {list(seeds)}")
     rows = []
     for seed in seeds:
         random = np.random.default_rng(seed)
@@ -93,13 +103,11 @@ def _drawn(targets, how_many, random):
 
 
 def _checked(train_features, train_targets, test_features):
-    features, targets, test = np.asarray(train_features, dtype=np.float64), np.asarray(train_targets), np.asarray(test_features, dtype=np.float64)
+    features, targets, test = finite_real(train_features, "features"), np.asarray(train_targets), finite_real(test_features, "test features")
     if features.ndim != 2 or test.ndim != 2 or features.shape[1] != test.shape[1] or targets.shape != features.shape[:1]:
         raise UsageError(f"expected features (N, D), targets (N,) and test features (M, D), found {features.shape}, {targets.shape} and {test.shape}")
     if not np.issubdtype(targets.dtype, np.integer) or len(np.unique(targets)) < 2:
         raise UsageError(f"expected integer targets of two or more classes, found {len(np.unique(targets))} of type {targets.dtype}")
-    if not np.isfinite(features).all() or not np.isfinite(test).all():
-        raise UsageError("features hold NaN or infinity: look for a model that diverged")
     return features, targets, test
 
 

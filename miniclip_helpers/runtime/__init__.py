@@ -4,15 +4,21 @@ import contextlib
 import hashlib
 import os
 import pathlib
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 
-from .errors import DataError, MiniclipError, UsageError
+from ..errors import DataError, MiniclipError, UsageError
+from .strangers import is_endless, parse_json, plain  # noqa: F401
+from .whole import Unwritten, bring_back, cleared, is_aside, make_folder, sync, told, writing, writing_folder  # noqa: F401
 
-PACKAGE = pathlib.Path(__file__).resolve().parent
+__all__ = [
+    "CHECKOUT", "PACKAGE", "Unwritten", "address_of", "bring_back", "build_dir", "cache_dir", "check_replaceable", "cleared", "data_dir", "device", "digest",
+    "figures_dir", "generator", "in_checkout", "is_aside", "is_endless", "is_loopback", "launched", "listen", "make_folder", "notebooks_dir", "offline", "parse_json",
+    "peak_memory_mb", "plain", "progress", "read_lines", "sha256", "signals_to", "sync", "told", "writing", "writing_folder",
+]
+
+PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 CHECKOUT = PACKAGE.parent
 
 
@@ -78,13 +84,14 @@ def figures_dir():
 
 
 def cache_dir():
-    """Where features are kept between runs: $MINICLIP_CACHE, else the user's cache folder."""
+    """Where features and downloads are kept between runs: $MINICLIP_CACHE, else the user's cache folder. A `MiniclipError` for a user without a home."""
     if os.environ.get("MINICLIP_CACHE"):
         return pathlib.Path(os.environ["MINICLIP_CACHE"])
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or pathlib.Path.home() / "AppData" / "Local"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    name, below = ("LOCALAPPDATA", ("AppData", "Local")) if sys.platform == "win32" else ("XDG_CACHE_HOME", (".cache",))
+    try:
+        base = os.environ.get(name) or pathlib.Path.home().joinpath(*below)
+    except RuntimeError as error:  # a user without a name, as a container may have
+        raise MiniclipError("this user has no home folder; set MINICLIP_CACHE to a folder that you may write to") from error
     return pathlib.Path(base) / "miniclip"
 
 
@@ -108,29 +115,12 @@ def digest(*parts):
     return state.hexdigest()[:32]
 
 
-def _sync(path):
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass  # a folder cannot be synced on every system
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _told(path):
-    """Turn what the system says of an unwritable place into a `MiniclipError` that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise MiniclipError(f"'{path}' cannot be written ({error.strerror or error}); name a place that you may write to") from error
-
-
 def read_lines(path, what):
     """{number from 1: text} of the lines of a text file in UTF-8, one `what` a line; blank ones are left out. A `DataError` where none is left."""
+    if is_endless(path):
+        raise DataError(f"'{path}' is no file, but a pipe or a device; write it into a file first")
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").split("\n")  # not at the further line ends that Unicode knows
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"'{path}' cannot be read as text, one {what} a line: {error}") from error
     found = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
@@ -140,67 +130,20 @@ def read_lines(path, what):
 
 
 def check_replaceable(folder, names):
-    """Raise a `UsageError` unless `folder` is absent, empty, or holds nothing but files called `names`: it may then be written."""
+    """Raise a `UsageError` unless `folder` is absent, empty, or holds nothing but files called `names`: it may then be written.
+
+    What a killed writer left aside does not count."""
     folder = pathlib.Path(folder)
-    with _told(folder):
+    bring_back(folder)
+    with told(folder):
         if not folder.exists():
             place = next(parent for parent in folder.absolute().parents if parent.exists())
             if not place.is_dir() or not os.access(place, os.W_OK):
                 raise MiniclipError(f"'{folder}' cannot be written, because of '{place}'; name a place that you may write to")
             return
-        held = {file.name for file in folder.iterdir()} if folder.is_dir() else {"a file"}
+        held = {file.name for file in folder.iterdir() if not is_aside(file.name)} if folder.is_dir() else {"a file"}
     if not held <= set(names):
         raise UsageError(f"'{folder}' holds something else ({', '.join(sorted(held - set(names))[:3])}); it is left as it is: name a new folder")
-
-
-@contextlib.contextmanager
-def writing(path):
-    """Yield a temporary path beside `path`; when the block ends well the file is synced and renamed onto `path`.
-
-    A reader sees the old file or the new one, never a part; when the block fails nothing is left behind.
-    """
-    path = pathlib.Path(path)
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=path.suffix)
-        os.close(handle)
-    try:
-        yield pathlib.Path(name)
-        with _told(path):
-            os.chmod(name, 0o644)
-            _sync(name)
-            os.replace(name, path)
-    except BaseException:
-        pathlib.Path(name).unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def writing_folder(path):
-    """The same for a folder: yield an empty temporary folder, put it in the place of `path` when the block ends well.
-
-    What stood at `path` is gone then: callers look first, with `check_replaceable`.
-    """
-    path = pathlib.Path(path)
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[:40]}."))
-    old = fresh.with_name(fresh.name + ".old")
-    try:
-        yield fresh
-        with _told(path):
-            for file in fresh.rglob("*"):
-                _sync(file)
-            fresh.chmod(0o755)
-            if path.exists():
-                os.replace(path, old)
-            os.replace(fresh, path)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
 
 
 def progress(iterable, description, total=None):
