@@ -1,9 +1,12 @@
 """The machinery of the exercises: nothing a learner writes may raise, and what is shown is escaped."""
 
 import math
+import re
 import runpy
 
+import numpy as np
 import pytest
+import torch
 
 from miniclip_helpers import checks
 from miniclip_helpers.checks import core
@@ -58,6 +61,29 @@ def test_odd_values_are_wrong_and_never_raise(name, value):
     assert not verdict.passed and verdict.attempted and verdict.message
 
 
+def disturbed(value):
+    """The same shape with other numbers, as no mistake makes them."""
+    if isinstance(value, dict):
+        return {key: disturbed(part) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(disturbed(part) for part in value)
+    fractional = isinstance(value, float | np.floating) or isinstance(value, np.ndarray) and value.dtype.kind == "f" or isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value * 1.37 + 0.0123 if fractional else value
+
+
+IN_WHOLE_NUMBERS = {"00.best_five", "03.split_by_image", "03.find_the_leak", "03.bpe_merge", "06.gate", "07.ranks", "08.choose", "10.second_pass", "11.captions", "11.duplicates",
+                    "11.failing_query"}  # names, places and orders: nothing to disturb
+
+
+@pytest.mark.parametrize("name", sorted(checks.exercises().keys() - IN_WHOLE_NUMBERS))
+def test_a_mistake_that_no_hint_knows_is_told_with_its_place_and_both_numbers(name):
+    """The thing has its own name in each exercise, and the numbers are those of the answer and of the solution."""
+    verdict = checks.check(name, lambda *inputs: disturbed(checks.exercise(name).reference(*inputs)), seed=1)
+    told = re.fullmatch(r"The shape is right, the values are not: (.+?)( at position \([\d, ]+\))? should be (\S+), found (\S+)\.", verdict.message)
+    assert told and not verdict.passed, verdict.message
+    assert told[1] != "the result" and "None" not in told[1] and float(told[4]) == pytest.approx(1.37 * float(told[3]) + 0.0123, rel=0.01, abs=0.01)
+
+
 def test_a_learner_cannot_change_the_inputs():
     """An answer that works in place is judged by what it returns, under the same inputs that the expected value has."""
 
@@ -85,6 +111,38 @@ def test_a_verdict_shows_itself_escaped():
     assert "<script>" not in verdict._repr_html_() and "&lt;script&gt;" in verdict._repr_html_()
     assert repr(verdict) == "00.cosine: not yet. found <script>alert(1)</script> & more"
     assert not verdict and core.Verdict(True, "Right.")
+
+
+def test_a_verdict_has_the_colour_of_its_state():
+    passed, wrong, empty = core.Verdict(True, "a"), core.Verdict(False, "b"), core.Verdict(False, "c", attempted=False)
+    assert [verdict.state for verdict in (passed, wrong, empty)] == ["passed", "not yet", "not attempted"]
+    shown = [re.findall("(?:solid |color:)([^;']+)[;']", verdict._repr_html_()) for verdict in (passed, wrong, empty)]
+    assert shown == [["#009E73"] * 2, ["#D55E00"] * 2, ["#7F7F7F"] * 2]
+    assert repr(core.Note("Title", "text")) == "Title\n\ntext" and repr(core.Note("Title", "", "code")) == "Title\n\ncode"
+
+
+def test_a_note_holds_what_it_was_given_and_no_more():
+    assert re.sub("<[^>]*>", "|", core.note("Title", "one\ntwo", "#000000")) == "||Title||one|two||"
+    assert re.sub("<[^>]*>", "|", core.note("Title", "one", "#000000", "x < 1")) == "||Title||x &lt; 1||one||"
+
+
+@pytest.mark.parametrize("found, expected, words", [
+    (2.0, 1.0, "The shape is right, the values are not: the cosine should be 1, found 2."),
+    ([1.0, 5.0], [1.0, 2.0], "The shape is right, the values are not: the cosine at position (1,) should be 2, found 5."),
+    ([1.0, 5.0], 1.0, "Expected the cosine of shape (), found (2,)."),
+    (math.nan, 1.0, "There is a NaN in the cosine. Look for a division by zero or an exp of a large number."),
+    ([math.inf, 0.0], [1.0, 0.0], "There is an infinity in the cosine. Look for a division by zero or an exp of a large number."),
+])
+def test_the_difference_in_words(found, expected, words):
+    with pytest.raises(core.Wrong) as told:
+        core.compare(found, expected, what="the cosine")
+    assert str(told.value) == words
+
+
+@pytest.mark.parametrize("off, fine", [(0.5e-4, True), (3e-4, False)])
+def test_a_ten_thousandth_is_near_enough(off, fine):
+    assert core.close([1 + off, 2.0], [1.0, 2.0]) is fine and core.close([1 - off, 2.0], [1.0, 2.0]) is fine
+    assert core.close([1 + off], [1.0], rtol=off / 10, atol=0) is False
 
 
 def test_hints_open_one_after_another():
@@ -117,7 +175,7 @@ def test_what_passed_once_stays_passed():
 
 
 def test_an_unknown_exercise_names_the_nearest():
-    with pytest.raises(UsageError, match="did you mean 00.cosine"):
+    with pytest.raises(UsageError, match=r"did you mean 00\.cosine"):
         checks.check("00.cosin", right)
 
 

@@ -75,7 +75,7 @@ def test_an_object_of_the_notebook_in_a_library_is_named(monkeypatch):
     monkeypatch.setattr(Agrees, "__module__", "__main__")
     for replacement in (Agrees(), Agrees):
         monkeypatch.setattr(np, "array_equal", replacement)
-        with pytest.raises(AssertionError, match="numpy.array_equal is one of"):
+        with pytest.raises(AssertionError, match=r"numpy\.array_equal is one of"):
             assess("00.cosine", BANK["00.cosine"]["right"][0], [1])
 
 
@@ -134,8 +134,11 @@ def test_every_solution_is_closed(name):
 
 @pytest.mark.parametrize("other", [np.dot, lambda: None, 3, None])
 def test_something_else_in_the_solution_s_place_does_no_harm(monkeypatch, other):
+    """A right answer passes and a wrong one does not."""
     monkeypatch.setattr(nb01, "logits", other)
-    assess("01.logits", logits, [1])
+    assert assess("01.logits", logits, [1]) is None
+    with pytest.raises(AssertionError):
+        assess("01.logits", cosines_only, [1])
 
 
 def test_it_works_as_a_hidden_test_loads_it_and_leaves_nothing_behind():

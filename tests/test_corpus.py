@@ -206,10 +206,10 @@ def test_mixed_missing_and_doubled_shards_make_no_index(photos, model, tmp_path)
     encode(photos, out, model), encode(photos, other, save_small(tmp_path / "other", seed=1))
     mine = (out / "00001.parquet").read_bytes()
     (out / "00001.parquet").write_bytes((other / "00001.parquet").read_bytes())
-    with pytest.raises(UsageError, match="00001.parquet and 00000.parquet differ in model, image_tower"):
+    with pytest.raises(UsageError, match=r"00001\.parquet and 00000\.parquet differ in model, image_tower"):
         search.index_shards(out)
     (out / "00001.parquet").unlink()
-    with pytest.raises(DataError, match="(?s)2 of 3 shards.*shard 00001 is missing"):
+    with pytest.raises(DataError, match=r"(?s)2 of 3 shards.*shard 00001 is missing"):
         search.index_shards(out)
     (out / "00001.parquet").write_bytes(mine), (out / "00003.parquet").write_bytes(mine)
     with pytest.raises(UsageError, match="names must be unique"):
@@ -222,12 +222,12 @@ def test_all_unreadable_pictures_are_listed_and_the_other_shards_written(photos,
     for row in (1, 10):
         file = photos / "images" / f"{row}.png"
         file.write_bytes(file.read_bytes()[:-60])
-    with pytest.raises(DataError, match="(?s)2 pictures cannot be read.*1.png.*10.png"):
+    with pytest.raises(DataError, match=r"(?s)2 pictures cannot be read.*1\.png.*10\.png"):
         encode(photos, tmp_path / "out", model)
     assert files(tmp_path / "out") == ["00001.parquet"]
     tars = tmp_path / "tars"
     shards.write_shards(load_dataset(photos), tars, size=4)
-    with pytest.raises(DataError, match="(?s)2 pictures.*1.png.*10.png"):
+    with pytest.raises(DataError, match=r"(?s)2 pictures.*1\.png.*10\.png"):
         encode(tars, tmp_path / "b", model)
     done = encode(tars, tmp_path / "b", model, skip_problems=True)
     assert done["rows"] == 9 and len(done["left_out"]) == 2 and done["kept"] == 1
@@ -281,7 +281,7 @@ def full_disk(at):
 
 
 def test_a_full_disk_leaves_no_part_of_a_shard_or_of_an_index(photos, model, direct, tmp_path):
-    with full_disk(1000), pytest.raises(MiniclipError, match="00000.parquet' cannot be written .*finished shards are kept: free some space"):
+    with full_disk(1000), pytest.raises(MiniclipError, match=r"00000\.parquet' cannot be written .*finished shards are kept: free some space"):
         encode(photos, tmp_path / "out", model)
     assert files(tmp_path / "out") == []
     encode(photos, tmp_path / "out", model)

@@ -129,7 +129,7 @@ def learning_rate(step, total_steps, warmup_steps, peak):
                                   'def cosine(a, b):\n    raise NotImplementedError("your turn")\n\nprint(1)'])
 def test_a_cell_that_does_not_end_with_the_stub_is_told(text):
     book = notebook(text, 'checks.check("00.cosine", cosine)')
-    with pytest.raises(DataError, match="00.cosine: expected a cell that ends with"):
+    with pytest.raises(DataError, match=r"00\.cosine: expected a cell that ends with"):
         anatomy.reference_cell(anatomy.exercises_in(book)[0])
 
 
@@ -260,7 +260,7 @@ def test_a_notebook_that_lacks_an_exercise_or_is_coursework_already_is_told(whol
     stem = STEMS[0]
     book = committed(stem)
     book.cells = [cell for cell in book.cells if "00.best_five" not in cell.source]
-    with pytest.raises(DataError, match="00.best_five is in the package and not in the notebook"):
+    with pytest.raises(DataError, match=r"00\.best_five is in the package and not in the notebook"):
         source.source_version(book, stem)
     with pytest.raises(DataError, match="carries nbgrader's marks already"):
         source.source_version(version(whole, "release", stem), stem)

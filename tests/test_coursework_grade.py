@@ -404,7 +404,7 @@ def test_a_second_run_runs_nothing_and_keeps_what_a_person_gave(graded, monkeypa
     change(here / "wrong" / START / f"{START}.ipynb", "00-cosine", lambda text: text + "\n# later")
     found = grading.grade(here, folder / "out", folder / "course", seconds=5, say=lambda *_: None)
     assert found["ungraded"] == 1 and {row["student"] for row in found["rows"] if row["auto_points"]} == {"right", "[odd] *name?", "faults"}
-    with pytest.raises(MiniclipError, match="not one submission could be run on this machine.*not here"):
+    with pytest.raises(MiniclipError, match=r"not one submission could be run on this machine.*not here"):
         grading.grade(here, folder / "nobody", folder / "course", ["00"], seconds=5, say=lambda *_: None)
     change(here / "stub" / START / f"{START}.ipynb", "00-cosine", lambda text: text + "\n# later")
     ran.clear()
@@ -439,7 +439,7 @@ def test_without_a_course_or_with_another_one_nothing_is_touched(graded, tmp_pat
     folder = graded[0]
     with pytest.raises(UsageError, match="name it with --course"):
         grading.grade(folder / "handed in", tmp_path / "out", say=lambda *_: None)
-    with pytest.raises(UsageError, match="notebook '09'.*00_start_here"):
+    with pytest.raises(UsageError, match=r"notebook '09'.*00_start_here"):
         grading.grade(folder / "handed in", tmp_path / "out", folder / "course", ["09"], say=lambda *_: None)
     other = tmp_path / "course"
     shutil.copytree(folder / "course", other)

@@ -343,7 +343,7 @@ def test_names_halves_of_letters_and_crashes_cost_nobody_else(small_course, copi
     assert [(row["student"], row["written_waiting"] > 0) for row in found["rows"]] == [("ada", True), ("bob", True), ("cyd", True), ("dan", False)]
     copied["dan"] = OSError(errno.ENOSPC, "No space left on device")
     copied |= dict.fromkeys(["ada", "bob", "cyd"], copied["dan"])
-    with pytest.raises(MiniclipError, match="not one submission could be run.*cannot be written .No space left on device"):
+    with pytest.raises(MiniclipError, match=r"not one submission could be run.*cannot be written .No space left on device"):
         grading.grade(handed, folder.parent / "out", folder, **options)
 
 
@@ -352,7 +352,7 @@ def test_a_full_disk_is_told_by_the_folder_that_is_full(built, tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device", str(source))
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(MiniclipError, match="cannot be copied to '.*/out' .*No space left on device.*; make room"):
+    with pytest.raises(MiniclipError, match=r"cannot be copied to '.*/out' .*No space left on device.*; make room"):
         folders.copy_course(built / "course", tmp_path / "out")
 
 
@@ -399,7 +399,7 @@ def test_a_locked_gradebook_is_told_in_one_line(small_course):
     folder, _, _ = small_course
     book = gradebook.Gradebook(folder)
     (folder / "gradebook.db").write_bytes(b"garbage" * 1000)
-    with pytest.raises(MiniclipError, match="does not answer .*not a database"):
+    with pytest.raises(MiniclipError, match=r"does not answer .*not a database"):
         book.points("ada", START)
 
 

@@ -183,7 +183,7 @@ def test_a_path_that_leaves_the_folder_is_refused(tmp_path):
 
 def test_without_the_client_the_message_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(OfflineError, match="npm, which is not installed.*by hand"):
+    with pytest.raises(OfflineError, match=r"npm, which is not installed.*by hand"):
         build_sources.fetch(build_emoji.NOTO, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -193,7 +193,7 @@ def test_a_failed_fetch_leaves_nothing(tmp_path, monkeypatch):
     package = build_sources.Package(
         "npm", "tiny", "1.0.0", "0" * 64
     )  # python takes "pack" for a script that is not there
-    with pytest.raises(OfflineError, match="'npm pack tiny@1.0.0.*failed"):
+    with pytest.raises(OfflineError, match=r"'npm pack tiny@1\.0\.0.*failed"):
         build_sources.fetch(package, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -163,7 +163,7 @@ def test_a_refusal_is_not_repeated_but_a_fault_of_the_server_is(serve, tmp_path)
 def test_offline_fails_at_once_but_uses_what_is_there(serve, tmp_path, monkeypatch, switch):
     server = serve()
     monkeypatch.setenv(switch, "1")
-    with pytest.raises(OfflineError, match="switched off.*place it at"):
+    with pytest.raises(OfflineError, match=r"switched off.*place it at"):
         fetch(source(server), tmp_path / "new")
     assert server.starts == [] and not (tmp_path / "new").exists()
     (tmp_path / "file.bin").write_bytes(DATA)  # placed by hand
@@ -172,7 +172,7 @@ def test_offline_fails_at_once_but_uses_what_is_there(serve, tmp_path, monkeypat
 
 def test_a_wrong_file_placed_by_hand_is_refused_and_kept(serve, tmp_path):
     (tmp_path / "file.bin").write_bytes(b"something else")
-    with pytest.raises(ChecksumError, match="is not thing.*remove it"):
+    with pytest.raises(ChecksumError, match=r"is not thing.*remove it"):
         fetch(source(serve()), tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == b"something else"
 
@@ -188,7 +188,7 @@ def test_a_full_disk_leaves_nothing(serve, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2 * CHUNK, before[1]))  # the system refuses to write more into one file
-        with pytest.raises(MiniclipError, match="cannot be written.*MINICLIP_CACHE"):
+        with pytest.raises(MiniclipError, match=r"cannot be written.*MINICLIP_CACHE"):
             fetch(source(serve()), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -155,7 +155,7 @@ def example(tmp_path_factory):
 
 def test_the_example_holds_what_it_says(example, stamps):
     folder, truth = example
-    with pytest.raises(DataError, match="IMG_0901.jpg: is empty"):
+    with pytest.raises(DataError, match=r"IMG_0901\.jpg: is empty"):
         datasets.load_photos(folder)
     photos = datasets.load_photos(folder, skip_problems=True)
     assert set(photos.names) == set(truth.captions) == set(truth.albums) and sorted(line.split(":")[0] for line in photos.problems) == truth.broken

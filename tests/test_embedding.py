@@ -75,7 +75,7 @@ def test_all_unreadable_pictures_are_listed_and_the_rest_is_kept(tower, photo_fo
     for name in "bc":
         file = photo_folder / "images" / f"{name}.png"
         file.write_bytes(file.read_bytes()[:-60])
-    with pytest.raises(DataError, match="(?s)2 of 3 pictures.*b.png.*c.png"):
+    with pytest.raises(DataError, match=r"(?s)2 of 3 pictures.*b\.png.*c\.png"):
         embedding.image_features(tower, load_dataset(photo_folder))
     assert tower.count == 1
     embedding.image_features(tower, load_dataset(photo_folder, skip_problems=True))
@@ -234,7 +234,7 @@ def test_a_disk_that_fills_up_is_told_and_what_was_kept_stays(tower, private_cac
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
-        with pytest.raises(MiniclipError, match="feature cache.*disk is full.*kept before is whole.*MINICLIP_CACHE"):
+        with pytest.raises(MiniclipError, match=r"feature cache.*disk is full.*kept before is whole.*MINICLIP_CACHE"):
             embedding.image_features(tower, pictures)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

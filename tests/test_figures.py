@@ -295,7 +295,7 @@ def test_a_figure_that_is_drawn_no_more(checkout):
 def test_what_cannot_be_saved_leaves_the_files_of_before(tmp_path, monkeypatch):
     draw(tmp_path, monkeypatch)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*.*")}
-    with pytest.raises(UsageError, match="plain JSON.*float32"):
+    with pytest.raises(UsageError, match=r"plain JSON.*float32"):
         draw(tmp_path, monkeypatch, level=2.0, data={"loss": np.float32(1)})
     assert {file: file.read_bytes() for file in tmp_path.rglob("*.*")} == before
 
@@ -312,7 +312,7 @@ def test_letters_on_a_narrow_page(tmp_path, monkeypatch):
 def test_wrong_use_is_told(checkout, tmp_path, monkeypatch, capsys):
     for words in (["--exact"], ["--drawn", "x"], ["--tolerance", "0.1"], ["--check", "--tolerance", "2"], ["77", "--check"]):
         assert call("figures", *words) == 2
-    with pytest.raises(DataError, match="index.md"):
+    with pytest.raises(DataError, match=r"index\.md"):
         check_figures(drawn=tmp_path / "nowhere")
     monkeypatch.setattr(runtime, "in_checkout", lambda: False)
     with pytest.raises(UsageError, match="clone"):

@@ -114,7 +114,7 @@ def test_the_gate_closes(monkeypatch):
     good = retrieval.evaluate(tuned, data)
     with pytest.raises(ModelError, match="scorer or the path is wrong"):
         finetuning.gate(tuned, data, scorer=finetuning.broken_scorer)
-    with pytest.raises(ModelError, match="R@1 is .* zero-shot says"):
+    with pytest.raises(ModelError, match=r"R@1 is .* zero-shot says"):
         finetuning.gate(model, data, expected=good)
     with pytest.raises(UsageError, match="no figure"):
         finetuning.gate(model, data, scorer=lambda similarity, owner: {"accuracy": 1.0})
@@ -345,7 +345,7 @@ def test_the_start_is_kept_where_no_epoch_is_better():
 def test_a_learning_rate_that_gives_nan_is_stopped_at_the_step():
     model = fine_tune(small_model(), bars(), method="heads", config=CONFIG).model
     for val, kept in ((None, "last good"), (bars(1), "start")):  # without validation nobody can say that the first epoch destroyed it
-        with pytest.raises(finetuning.Diverged, match="not a number any more.*try 1e[+]08 or less") as caught:
+        with pytest.raises(finetuning.Diverged, match=r"not a number any more.*try 1e[+]08 or less") as caught:
             fine_tune(model, bars(), val, "heads", TrainConfig(epochs=5, batch_size=6, learning_rate=1e9))
         result = caught.value.result
         assert len(result.rows) < 10 and result.stopped and result.kept == kept and bool(changed(model, result.model)) == (val is None)
@@ -451,7 +451,7 @@ def towers_of(model):
 
 
 def test_a_lora_target_of_a_hub_model_that_does_not_exist_lists_those_that_do(hub):
-    with pytest.raises(UsageError, match="did you mean q_proj.*Known: .*fc1"):
+    with pytest.raises(UsageError, match=r"did you mean q_proj.*Known: .*fc1"):
         fine_tune(hub, bars(), method="lora", targets=["q_projj"])
 
 

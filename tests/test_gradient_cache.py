@@ -148,7 +148,7 @@ def test_the_loop_s_batches_go_in():
 
 def test_what_cannot_be_chunked_is_refused():
     model, (images, texts) = towers(norm=nn.BatchNorm1d), batch()
-    with pytest.raises(UsageError, match="image_tower.1 is a batch normalisation"):
+    with pytest.raises(UsageError, match=r"image_tower\.1 is a batch normalisation"):
         gradient_cached_step(model.train(), images, texts, clip_loss, 5)
     gradient_cached_step(model.eval(), images, texts, clip_loss, 5)
     for wrong in ((images[:5], texts, 5), (images, texts, 0)):

@@ -313,6 +313,7 @@ def test_the_decision_by_hand(times, reached, expected):
 def test_choose_measures_every_kind():
     vectors = unit(700)
     kind, table = choose(vectors, unit(10, seed=1), recall=0.9)
+    assert list(table.columns) == ["setting", "reached", *table.columns[2:-2], "build_s", "MB"] and table.loc["hnsw", "setting"].startswith("ef_search ")
     assert list(table.index) == list(indexes.KINDS) and table.loc["flat", "recall@10"] == 1 and "700 vectors" in table.attrs["why"]
     assert (table.round(1)["recall@10"] * 10 % 1 == 0).all()  # numbers, which round
     assert kind == choosing.decide(table.to_dict("index"), 700, 10, 0.9)[0]

@@ -139,6 +139,13 @@ def test_what_cannot_be_scored_is_told(similarity, owner, words):
         metrics.ranks(similarity, np.asarray(owner, dtype=int))
 
 
+@pytest.mark.parametrize("owner", [[0, 0, 1, -1], [0.0, 0.0, 1.0, 1.0], [0, 0, 1, 2]])
+def test_owners_that_are_no_rows_are_told(owner):
+    """-1 would be the last picture in silence, and 1.0 is a number of something else."""
+    with pytest.raises(UsageError, match="rows 0 to 1"):
+        metrics.ranks(TWO_BY_FOUR, np.asarray(owner))
+
+
 def test_top_k_accuracy_against_sklearn_and_by_hand():
     from sklearn.metrics import top_k_accuracy_score
 

@@ -178,6 +178,17 @@ def test_the_caption_baseline_by_hand():
 # --- hubs ------------------------------------------------------------------------------------------------------------------------
 
 
+def test_intervals_hang_on_seed_draws_and_level_alone():
+    owner = np.repeat(np.arange(12), 2)
+    similarity = np.random.default_rng(5).normal(size=(12, 24))
+    one = metrics.retrieval_intervals(similarity, owner, draws=60)
+    assert metrics.retrieval_intervals(similarity, owner, draws=60, seed=0) == one != metrics.retrieval_intervals(similarity, owner, draws=60, seed=1)
+    assert metrics.retrieval_intervals(similarity, owner, draws=61) != one
+    narrow = metrics.retrieval_intervals(similarity, owner, draws=60, level=0.5)["text_to_image"]["MRR"]
+    assert one["text_to_image"]["MRR"][0] < narrow[0] < narrow[1] < one["text_to_image"]["MRR"][1]
+    assert list(metrics.retrieval_intervals(similarity, owner, ks=(2,), draws=60)["image_to_text"]) == ["R@2", "MRR", "MedR"]
+
+
 def test_k_occurrence_by_a_loop():
     similarity = np.random.default_rng(0).normal(size=(30, 12))
     times = np.zeros(12, int)
@@ -196,6 +207,15 @@ def test_a_hub_is_seen():
     hub[:, 3] = 2
     found = metrics.hubness(hub, 1)
     assert found["largest"] == 1 and found["anti_hubs"] == 0.95 and found["skewness"] > 4
+    twice = metrics.hubness(np.vstack([fair, fair]), 1)  # 40 queries for 20 candidates
+    assert twice == {"skewness": 0.0, "anti_hubs": 0.0, "largest": 0.05, "fair": 0.05}
+    slight = np.eye(20)
+    slight[0, :2] = 0, 1  # one query goes to its neighbour: found 0, 2 and 18 times 1
+    times = np.array([0, 2] + [1] * 18)
+    assert metrics.hubness(slight, 1)["skewness"] == pytest.approx(scipy.stats.skew(times), abs=1e-12)
+    times = np.array([0, 0, 3] + [1] * 17)
+    slight[1, :3] = slight[0, :3] = 0, 0, 1
+    assert metrics.hubness(slight, 1)["skewness"] == pytest.approx(scipy.stats.skew(times)) != 0 and times.std() < 1
 
 
 def test_the_inverted_softmax_repairs_a_hub_and_equals_a_loop():

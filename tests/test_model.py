@@ -8,7 +8,7 @@ from conftest import picture
 
 from miniclip_helpers.encoders import BagOfWords, SmallCNN, load_encoder
 from miniclip_helpers.errors import ModelError, UsageError
-from miniclip_helpers.model import MAX_LOGIT_SCALE, LinearHead, TwoTowers, load_saved, save_model
+from miniclip_helpers.model import MAX_LOGIT_SCALE, LinearHead, TwoTowers, lengths, load_saved, save_model
 
 TEXTS = ["a red ball", "two dogs"]
 
@@ -32,6 +32,30 @@ def test_encode_returns_unit_rows_and_forward_agrees():
     torch.testing.assert_close(ours[1], texts)
 
 
+def test_a_linear_head_takes_the_mean_off_first():
+    head = LinearHead(2, 1)
+    head.mean.copy_(torch.tensor([1.0, 2.0]))
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[3.0], [5.0]]))
+    assert head(torch.tensor([[4.0, 4.0], [1.0, 2.0]])).flatten().tolist() == [3 * 3 + 2 * 5, 0]
+
+
+class TwoTokensPerByte:
+    """A tower that cuts as finely as `long_texts` allows for: two tokens a byte, a start and an end."""
+
+    name, context = "fine", 10
+
+    def token_counts(self, texts):
+        return [2 * len(text.encode()) + 2 for text in texts]
+
+
+def test_a_long_text_is_found_whatever_the_tokens():
+    assert lengths.long_texts(TwoTokensPerByte(), ["abcd", "abcde", "a", "é" * 4]) == [(1, 12), (3, 18)]
+    tower = TwoTokensPerByte()
+    tower.context = None
+    assert lengths.long_texts(tower, ["abcde" * 9]) == []
+
+
 def test_the_scale_is_exponentiated_once_and_clamped():
     model = small_model()
     assert model.logit_scale.item() == pytest.approx(1 / 0.07)
@@ -51,7 +75,8 @@ def test_a_model_comes_back(tmp_path):
     again = load_saved(tmp_path)
     assert torch.equal(again.encode_image([picture(3)]), model.encode_image([picture(3)]))
     assert torch.equal(again.encode_text(TEXTS), model.encode_text(TEXTS)) and again.image_tower.fingerprint == model.image_tower.fingerprint
-    assert json.loads((tmp_path / "config.json").read_text())["note"] == 1
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["note"] == 1 and config["name"] == again.name == "small"
 
 
 def test_locked_towers_are_not_saved_and_stay_locked(tmp_path):

@@ -83,7 +83,7 @@ def test_offline_a_name_that_needs_the_network_fails_at_once(name, monkeypatch, 
 
 
 def test_folders_that_are_no_model_are_told(tmp_path, hub_folder):
-    with pytest.raises(ModelError, match="no config.json"):
+    with pytest.raises(ModelError, match=r"no config\.json"):
         pretrained.load_model(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="not valid JSON"):

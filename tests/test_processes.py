@@ -103,7 +103,7 @@ def test_a_worker_that_fails_is_told_and_none_is_left(monkeypatch):
         return started[-1]
 
     monkeypatch.setattr(processes.subprocess, "Popen", watched)
-    with pytest.raises(MiniclipError, match="process 1 of 2 failed(?s:.)*no memory left"):
+    with pytest.raises(MiniclipError, match=r"process 1 of 2 failed(?s:.)*no memory left"):
         run_processes(2)
     assert len(started) == 2 and all(worker.poll() is not None for worker in started)
 

@@ -13,7 +13,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     target = tmp_path / "deep" / "x.txt"
     with runtime.writing(target) as path:
         path.write_text("first")
-    with pytest.raises(RuntimeError, match="cut"):
+    with pytest.raises(RuntimeError, match="cut"):  # noqa: PT012
         with runtime.writing(target) as path:
             path.write_text("half of the sec")
             raise RuntimeError("cut")
@@ -25,7 +25,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
     for content in ("first", "second"):
         with runtime.writing_folder(target) as fresh:
             (fresh / "a").write_text(content)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
         with runtime.writing_folder(target) as fresh:
             (fresh / "a").write_text("third")
             raise KeyboardInterrupt

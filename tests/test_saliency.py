@@ -206,7 +206,7 @@ def test_boxes_and_halves():
 def test_shuffled_weights_come_back(seeing):
     before = {name: value.clone() for name, value in seeing.image_tower.state_dict().items()}
     name, print_ = seeing.image_tower.name, seeing.image_tower.fingerprint
-    with pytest.raises(RuntimeError), saliency.shuffled(seeing, 1):
+    with pytest.raises(RuntimeError), saliency.shuffled(seeing, 1):  # noqa: PT012
         weight = seeing.image_tower.net[0].weight
         assert not torch.equal(weight, before["net.0.weight"]) and torch.equal(weight.flatten().sort().values, before["net.0.weight"].flatten().sort().values)
         assert seeing.image_tower.fingerprint != print_  # else the feature cache would mix the two

@@ -183,6 +183,34 @@ def test_small_towers_learn_and_stop_where_asked():
     assert scaling.recall_at_10(torch.eye(30), torch.eye(30)) == 1 and scaling.recall_at_10(torch.eye(30), torch.eye(30).flip(0)) < 0.7
 
 
+def test_emoji_of_two_hands_keep_their_distances():
+    """Every 200th concept. The axes are those of every other one of the first hand: between these, distances stay as they were."""
+    from miniclip_helpers import pretrained
+    from miniclip_helpers.datasets import load_dataset
+
+    model = pretrained.load_model("mini")
+    pairs = scaling.emoji_pairs(model, every=200)
+    emoji = load_dataset("emoji")
+    assert list(pairs.pictures) == list(pairs.features) == ["noto", "twemoji"] and 5 < len(pairs.names) < 20
+    for hand in pairs.pictures:
+        part = emoji.where("source", hand)
+        rows = [next(row for row, said in enumerate(part.captions) if said[0] == name) for name in pairs.names]
+        features = model.image_tower.encode([part.image(row) for row in rows])
+        torch.testing.assert_close(pairs.features[hand], features, rtol=1e-3, atol=1e-3)
+        assert pairs.pictures[hand].shape[0] == len(pairs.names)
+    unit = F.normalize(pairs.features["noto"].sign() * pairs.features["noto"].abs().sqrt(), dim=-1)[::2]
+    torch.testing.assert_close(torch.cdist(pairs.pictures["noto"][::2], pairs.pictures["noto"][::2]), torch.cdist(unit, unit), rtol=1e-3, atol=1e-4)
+    said = F.normalize(model.text_tower.encode(pairs.names), dim=-1)
+    torch.testing.assert_close(pairs.captions, said, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(F.normalize(pairs.said, dim=-1), pairs.captions)
+
+
+def test_recall_at_10_looks_at_directions_alone():
+    rows = torch.randn(40, 6, generator=generator(8))
+    lengths = torch.linspace(0.1, 30, 40)[:, None]
+    assert scaling.recall_at_10(rows * lengths, rows) == scaling.recall_at_10(rows, rows * lengths) == 1
+
+
 def test_a_learning_curve_on_made_up_concepts():
     """Two sights of a linear world: more concepts, fewer errors; the second hand, which draws noise, does not help; what is held out is not trained on."""
     random = generator(3)

@@ -82,7 +82,7 @@ def test_an_empty_query_and_another_model_are_told(model, folder):
     with pytest.raises(UsageError, match="query is empty"):
         search.search_text(index, model, "  ")
     other = TwoTowers(MeanColour(), NamedColour(), LinearHead(3, 3), LinearHead(3, 3))
-    with pytest.raises(ModelError, match="by the model 'colours', not by .*: heads differ"):
+    with pytest.raises(ModelError, match=r"by the model 'colours', not by .*: heads differ"):
         search.check_model(index, other)
 
 
@@ -190,7 +190,7 @@ def test_an_index_that_knows_no_pictures_says_so():
 
 def test_another_width_is_told(model, folder):
     index = build_index(np.eye(4, dtype=np.float32), list("abcd"))
-    with pytest.raises(UsageError, match="4 numbers.*found 3.*same model"):
+    with pytest.raises(UsageError, match=r"4 numbers.*found 3.*same model"):
         search.search_text(index, model, "red")
 
 
@@ -216,7 +216,7 @@ def test_limits(model, folder):
     assert search.index_dataset(folder, model, limit=2).names == ["blue.png", "green.png"]
     assert search.index_captions(colours_dataset(), model, limit=3).names == ["red#0", "red#1", "green#0"]
     assert len(search.index_captions(colours_dataset(), model, limit=99)) == 6
-    with pytest.raises(UsageError, match="limit.*found 0"):
+    with pytest.raises(UsageError, match=r"limit.*found 0"):
         search.index_dataset(folder, model, limit=0)
     with pytest.raises(DataError, match="has no captions"):
         search.index_captions(folder, model)
@@ -308,5 +308,5 @@ def test_shuffled_captions_fall_to_chance(model):
 def test_pictures_without_captions_cannot_be_evaluated(model, folder):
     from miniclip_helpers.datasets import load_dataset
 
-    with pytest.raises(DataError, match="3 of 3 pictures.*no caption"):
+    with pytest.raises(DataError, match=r"3 of 3 pictures.*no caption"):
         retrieval.evaluate(model, load_dataset(folder))

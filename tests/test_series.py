@@ -1,5 +1,6 @@
 """The runner on small notebooks of its own: results and ranges, failures, parameters, written-back outputs; the badges."""
 
+import concurrent.futures
 import json
 
 import nbformat
@@ -140,10 +141,43 @@ def test_names_are_found_by_number_and_unknown_ones_are_told(small_series):
 
 def test_results_json_keeps_what_other_runs_wrote(small_series):
     rows = {"00_small": {"seconds": 1, "peak_memory_mb": 2, "status": "ok", "results": {"answer": 42}, "problems": []}}
-    running._write_results(rows, "offline")
-    running._write_results({"01_other": rows["00_small"]}, "offline")
-    written = json.loads((runtime.build_dir() / "results.json").read_text())
+    file = small_series.parent / "results.json"
+    running._write_results(rows, file)
+    running._write_results({"01_other": rows["00_small"]}, file)
+    written = json.loads(file.read_text())
     assert list(written) == ["00_small", "01_other"] and set(written["00_small"]) == {"seconds", "peak_memory_mb", "status", "results"}
+
+
+def test_an_update_keeps_the_results_beside_the_outputs_and_a_failure_or_another_run_does_not(small_series, monkeypatch):
+    monkeypatch.setattr(runtime, "CHECKOUT", small_series.parent)
+    monkeypatch.setattr(runtime, "in_checkout", lambda: True)
+    kept = small_series / "results.json"
+
+    class Here:  # in this process: what a pool would import again would know nothing of the checkout above
+        def __init__(self, *args, **options):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def submit(self, work, name, log, **options):
+            future = concurrent.futures.Future()
+            future.set_result(running.run_one(name, **options))
+            return future
+
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", Here)
+    series.run(say=lambda text: None)
+    assert not kept.exists()
+    series.run(update=True, say=lambda text: None)
+    (name, row), = json.loads(kept.read_text()).items()
+    assert name == "00_small" and row["results"] == {"answer": 42} and row["seconds"] > 0 and "problems" not in row
+    before = kept.read_bytes()
+    rewrite(small_series, 2, "1 / 0")
+    series.run(update=True, say=lambda text: None)
+    assert kept.read_bytes() == before
 
 
 def test_badges_are_rewritten_from_the_address():
@@ -155,7 +189,9 @@ def test_badges_are_rewritten_from_the_address():
 
 def test_the_projects_badges_are_in_step():
     name = badges.repository()
-    for file in [runtime.CHECKOUT / "README.md", *(runtime.CHECKOUT / "notebooks").glob("*.ipynb")]:
+    files = [runtime.CHECKOUT / "README.md", *(runtime.CHECKOUT / "notebooks").glob("*.ipynb")]
+    assert len(files) == 13
+    for file in files:
         text = file.read_text(encoding="utf8")
         assert badges._with_address(text, name) == text, f"run: miniclip badges ({file.name})"
 

@@ -53,7 +53,7 @@ def test_damage_is_told_with_shard_and_member_and_can_be_left_out(folder, name):
     hurt, place, left = DAMAGES[name]
     hurt(folder)
     if name != "a damaged picture":  # only opening it shows that
-        with pytest.raises(DataError, match="problem.*copy the shards again") as told:
+        with pytest.raises(DataError, match=r"problem.*copy the shards again") as told:
             load_dataset(folder)
         assert "00001.tar" in str(told.value)
     back = load_dataset(folder, skip_problems=True)
@@ -83,7 +83,7 @@ def test_names_stand_once_and_foreign_members_are_passed_over(tmp_path):
             link = tarfile.TarInfo("b/link.png")
             link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
             tar.addfile(link)
-    with pytest.raises(DataError, match="1.tar, a/000: the name 'a/000' stands twice"):
+    with pytest.raises(DataError, match=r"1\.tar, a/000: the name 'a/000' stands twice"):
         load_dataset(tmp_path)
     back = load_dataset(tmp_path, skip_problems=True)
     assert back.names == ["a/000", "a/001", "a/002"] and back.captions == [["one"], [], []]

@@ -3,13 +3,11 @@
 import collections
 import csv
 import json
-import os
-import pathlib
 
 import open_clip
 import pytest
 import torch
-from conftest import ROOT
+from conftest import SHARED
 from standin import save_hub_clip
 
 from miniclip_helpers import datasets
@@ -17,7 +15,7 @@ from miniclip_helpers.errors import UsageError
 from miniclip_helpers.tokenizers import BytePairTokenizer, ClipTokenizer, WordTokenizer, byte_signs, learn_merges, merge_pair, pad, words
 
 CAPTIONS = ["A red dog.", "a dog on the beach", "two dogs, one ball"]
-SHARED = pathlib.Path(os.environ.get("MINICLIP_SHARED", ROOT.parent / "shared")) / "data" / "flickr8k" / "captions.txt"
+FLICKR8K = SHARED / "flickr8k" / "captions.txt"
 ODD = [
     "", " ", "\n\t ", "a", "A", "!", "!!!!", "a   b\n\tc", "  edges  ", "3.14 and 2024", "x_y-z/w", "100%",
     "it's DON'T they'll we've I'd I'm you're cat's cats' 's 't 'tis rock'n'roll", "“quoted” ‘single’ — dash … dots", "I’m fine",
@@ -106,10 +104,10 @@ def test_clip_equals_both_libraries_on_a_thousand_captions(clip_tokenizer, their
     assert sum(same) > 0.9 * len(captions)  # the two libraries part on curly quotes and the like, and so do ours
 
 
-@pytest.mark.skipif(not SHARED.is_file(), reason=f"the captions of Flickr8k are not there: {SHARED}")
+@pytest.mark.skipif(not FLICKR8K.is_file(), reason=f"the captions of Flickr8k are not there: {FLICKR8K}")
 def test_clip_equals_both_libraries_on_flickr8k(clip_tokenizer, theirs):
     openai, hub = theirs
-    with SHARED.open(encoding="utf8", newline="") as file:
+    with FLICKR8K.open(encoding="utf8", newline="") as file:
         texts = [row["caption"] for row in csv.DictReader(file)][:3500]
     assert len(texts) >= 1000
     for text, row in zip(texts, hub(texts)["input_ids"], strict=True):
@@ -218,6 +216,14 @@ def test_state_comes_back_through_json(make):
     again = BytePairTokenizer.from_dict(state)
     assert torch.equal(again(CAPTIONS), tokenizer(CAPTIONS)) and again.to_dict() == tokenizer.to_dict() and len(json.dumps(state)) < 500
     assert (again.truncate, again.clean, again.length) == (tokenizer.truncate, tokenizer.clean, tokenizer.length)
+
+
+def test_a_tokenizer_is_trained_as_it_is_used():
+    """The options hold for the captions it learns from, too: mended, `&amp;` is one sign; left alone, five."""
+    captions = ["salt &amp; pepper", "salt &amp; vinegar", "salt &amp; oil"]
+    mended, raw = (BytePairTokenizer.train(captions, merges=30, clean=clean, length=6) for clean in (True, False))
+    assert "amp</w>" in raw.vocabulary and "amp</w>" not in mended.vocabulary
+    assert (mended.clean, raw.clean, mended.length) == (True, False, 6) and mended(["salt " * 9]).shape == (1, 6)
 
 
 def test_byte_signs_are_gpt2s():

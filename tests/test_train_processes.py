@@ -255,7 +255,7 @@ def test_a_card_that_is_not_there(squares, tmp_path, capsys):
 def test_what_torch_says_of_a_lost_process():
     machine = Machine("cpu")
     machine.processes, machine.rank = 3, 1
-    with pytest.raises(LostProcess, match="process 1 of 3 stops.*closed by peer"), machine.told():
+    with pytest.raises(LostProcess, match=r"process 1 of 3 stops.*closed by peer"), machine.told():
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3441")
     with pytest.raises(RuntimeError, match="mat1 and mat2"), machine.told():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")

@@ -12,6 +12,7 @@ from miniclip_helpers import losses
 from miniclip_helpers.errors import MiniclipError, ModelError, UsageError
 from miniclip_helpers.runtime import generator
 from miniclip_helpers.training import PairBatches, TrainConfig, build_optimizer, fit, schedule, train_step
+from miniclip_helpers.training.loop import loss_of
 
 
 def noise_batches(model, count=24, batch_size=8, seed=0):
@@ -152,6 +153,22 @@ def test_every_loss_trains(loss):
     model = small_model()
     records = list(fit(model, noise_batches(model), TrainConfig(epochs=15, batch_size=8, learning_rate=0.01, loss=loss)))
     assert np.mean([r.loss for r in records[-5:]]) < np.mean([r.loss for r in records[:5]])
+
+
+def test_each_loss_gets_what_it_needs():
+    """The loss of a batch against each loss called as its own tests call it."""
+    random = generator(4)
+    images, texts = (torch.nn.functional.normalize(torch.randn(6, 5, generator=random), dim=-1) for _ in range(2))
+    scale, groups = torch.tensor(7.0), torch.tensor([0, 0, 1, 2, 2, 3])
+    right = {"clip": losses.clip_loss(images, texts, scale), "chunked-clip": losses.clip_loss(images, texts, scale),
+             "siglip": losses.siglip_loss(images, texts, scale, -10.0), "chunked-siglip": losses.siglip_loss(images, texts, scale, -10.0),
+             "multi-positive": losses.multi_positive_loss(images, texts, scale, groups), "chunked-multi-positive": losses.multi_positive_loss(images, texts, scale, groups),
+             "multi-view": losses.multi_view_loss(images, texts, scale, groups), "margin": losses.margin_loss(images, texts, 0.7)}
+    assert right.keys() == losses.LOSSES.keys() and losses.margin_loss(images, texts, 0.7) != losses.margin_loss(images, texts)
+    for name, value in right.items():
+        torch.testing.assert_close(loss_of(TrainConfig(loss=name, margin=0.7), images, texts, scale, groups), value, msg=lambda said, name=name: f"{name}: {said}")
+    found = loss_of(TrainConfig(loss="siglip"), images, texts, scale, groups, bias=torch.tensor(-3.0))
+    torch.testing.assert_close(found, losses.siglip_loss(images, texts, scale, -3.0))
 
 
 @pytest.mark.parametrize("call", [
