@@ -2,12 +2,14 @@
 # `make` alone prints help. On Windows, or without make: uv sync, then uv run miniclip run.
 
 SHELL := /bin/sh
-UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+# By name, not by path: make knows no file with a space in its name.
+UV := $(shell command -v uv >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
+BRING := $(filter .uv/bin/uv,$(UV))
 RUN := $(UV) run --quiet --no-sync
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab figures site bench clean
+.PHONY: help run test test-long test-oldest test-python lab figures site bench clean
 
 help:
 	@echo "make run      run the notebooks of the series, offline; results in build/"
@@ -16,15 +18,39 @@ help:
 	@echo "make figures  draw every figure again, into figures/"
 	@echo "make site     make a web site of notebooks, figures and reference, in build/site/"
 	@echo "make bench    measure speed"
-	@echo "make clean    remove what the commands above wrote (not the environment)"
+	@echo "make clean    remove what the commands above wrote (not the environments)"
 	@echo
 	@echo "More: ARGS='04 --profile smoke' make run, ARGS='-k losses' make test"
+	@echo "make test-long                  the tests with many more cases: hours; tests/README.md says what they are"
+	@echo "make test-oldest                a part of the tests with the oldest libraries that pyproject.toml allows"
+	@echo "PYTHON=3.13 make test-python    the same part with that Python, by number or path, and the newest libraries"
 
 run: $(READY)
 	@$(RUN) miniclip run $(ARGS)
 
 test: $(READY)
-	@$(RUN) pytest tests --ignore=tests/benchmarks $(ARGS)
+	@$(RUN) pytest tests --ignore=tests/benchmarks --ignore=tests/long $(ARGS)
+
+test-long: $(READY)
+	@$(RUN) pytest tests/long -s $(ARGS)
+
+# The part that depends on the versions of Python and of the libraries. What runs notebooks, browses, reads documents or plants faults is left out: it would double the time.
+PART := tests $(addprefix --ignore=tests/,benchmarks browser long test_checks_wheel.py test_site.py test_project.py test_environments.py) \
+	$(addprefix --ignore-glob=tests/test_,'notebook*' 'docs*' 'fuzz*' 'planted*' 'coursework_[bgr]*')
+
+# Not by `uv sync`, which would write these versions into uv.lock.
+test-oldest: .venv-oldest/.ready
+	@UV_PROJECT_ENVIRONMENT=.venv-oldest $(RUN) pytest $(PART) $(ARGS)
+
+.venv-oldest/.ready: pyproject.toml | $(BRING)
+	@echo "Setting up .venv-oldest/ (some minutes and about 6 GB) ..."
+	@$(UV) venv --quiet --clear .venv-oldest
+	@$(UV) pip install --quiet --python .venv-oldest --resolution lowest-direct --group dev --editable .
+	@touch $@
+
+test-python: | $(BRING)
+	@UV_PROJECT_ENVIRONMENT=.venv-python $(UV) sync --quiet $(if $(PYTHON),--python "$(PYTHON)")
+	@UV_PROJECT_ENVIRONMENT=.venv-python $(RUN) pytest $(PART) $(ARGS)
 
 # nbgrader adds a menu, a button and a side panel to JupyterLab, which a learner would only trip over. Here alone it stays out.
 NO_NBGRADER := {'nbgrader.server_extensions.formgrader': False, 'nbgrader.server_extensions.validate_assignment': False, \
@@ -50,10 +76,10 @@ bench: $(READY)
 clean:
 	@rm -rf build dist .pytest_cache .ruff_cache .benchmarks .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints
 	@find data docs miniclip_helpers tests -name __pycache__ -type d -prune -exec rm -rf {} +
-	@echo "Clean. To remove the environment, too: rm -rf .venv .uv"
+	@echo "Clean. To remove the environment, too: rm -rf .venv .venv-* .uv"
 
 # Set up once, and again when pyproject.toml has changed. --no-sync above keeps every later command off the network.
-$(READY): pyproject.toml | $(UV)
+$(READY): pyproject.toml | $(BRING)
 	@echo "Setting up .venv/ (once; some minutes and about 6 GB on a fresh machine) ..."
 	@$(UV) sync --quiet
 	@touch $@
