@@ -15,7 +15,7 @@ from .errors import ImageError
 
 MAX_PIXELS = 100_000_000  # a 100-megapixel photo is real, a 20,000 x 20,000 one is a decompression bomb
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # Pillow knows more, EPS among them, which would start Ghostscript
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -65,8 +65,7 @@ def _decode(source, name):
     if isinstance(source, Image.Image):
         return _upright(source)
     if isinstance(source, (str, os.PathLike)):
-        if runtime.is_endless(source):
-            raise ImageError(f"{name} is no file, but a pipe or a device; give a picture file")
+        runtime.check_ends(source, ImageError, "give a picture file")
         if pathlib.Path(source).is_file() and pathlib.Path(source).stat().st_size == 0:
             raise ImageError(f"{name} is empty (0 bytes); copy it again, or remove it")
         with open(source, "rb") as file:  # by its path Pillow would map the file, and a file that shrinks meanwhile would end the process

@@ -14,6 +14,7 @@ from . import images, runtime
 from .downloads import need_network
 from .encoders import Tower, check_finite, read_tensors, weights_fingerprint
 from .encoders.folders import WEIGHTS, check_hub_folder, check_open_clip_folder, check_whole, read_json
+from .encoders.tensors import said
 from .errors import ModelError, unknown
 from .model import TwoTowers, load_saved
 
@@ -116,11 +117,6 @@ def _quietly(package):
         return importlib.import_module(package)
 
 
-def _said(error):
-    """What an error says, in one line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
-
-
 def _state_dict(path):
     """The tensors in a file of weights by name, in float32. Only tensors are read: no program, no pickled object."""
     path = pathlib.Path(path)
@@ -151,7 +147,7 @@ def _transformers(name):
         processor = AutoImageProcessor.from_pretrained(name, backend="pil", **safely)  # as CLIP was trained; tensors resize a grey level off
         tokenizer = AutoTokenizer.from_pretrained(name, **safely)
     except Exception as error:  # configurations and weights that are damaged on purpose fail in any way
-        raise ModelError(f"'{name}' cannot be loaded as CLIP: {_said(error)}") from error
+        raise ModelError(f"'{name}' cannot be loaded as CLIP: {said(error)}") from error
     check_whole(name, told, processor)
     if not hasattr(net, "get_image_features") or not hasattr(net, "get_text_features"):
         raise ModelError(f"'{name}' is a {type(net).__name__}, not a model with two towers; expected CLIP or SigLIP")
@@ -195,7 +191,7 @@ def _clip_from_file(path):
         net = _quietly("clip.model").build_model(dict(state)).float()
         net.load_state_dict({key: value for key, value in state.items() if key not in numbers})  # build_model rounds to half precision; here they are whole
     except (KeyError, RuntimeError, AssertionError, ZeroDivisionError) as error:
-        raise ModelError(f"'{path}' does not have the layout of OpenAI's clip ({_said(error)}); for a file of transformers, "
+        raise ModelError(f"'{path}' does not have the layout of OpenAI's clip ({said(error)}); for a file of transformers, "
                          "name its folder; for one of open_clip, open_clip:ARCHITECTURE/FILE") from error
     return clip_towers(f"clip:{path}", net, _quietly("clip.clip")._transform(net.visual.input_resolution))
 
@@ -250,7 +246,7 @@ def _open_clip_load(name, architecture, **options):
         net, _, preprocess = open_clip.create_model_and_transforms(architecture, **options)
         tokenizer = open_clip.get_tokenizer(architecture)
     except Exception as error:  # files that are damaged on purpose fail in any way
-        raise ModelError(f"'open_clip:{name}' cannot be loaded: {_said(error)}") from error
+        raise ModelError(f"'open_clip:{name}' cannot be loaded: {said(error)}") from error
     return open_clip_towers(f"open_clip:{name}", net, preprocess, tokenizer)
 
 

@@ -215,8 +215,8 @@ class BytePairTokenizer:
 
     def _cut(self, word):
         """The pieces of a word: of all pairs of neighbours the one learned first is joined, until no pair is known."""
-        if word in self._known:
-            return self._known[word]
+        if pieces := self._known.get(word):  # asked once: another thread may put a new dict in its place
+            return pieces
         pieces = merge_all(self._start(word), self._rank)
         if len(word) <= LONG_WORD:
             if len(self._known) >= MOST_KNOWN:  # a service meets new words for ever

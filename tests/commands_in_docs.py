@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import glob
 import json
-import multiprocessing
 import os
 import pathlib
 import re
@@ -21,6 +20,7 @@ import subprocess
 import sys
 import time
 
+import warm
 from conftest import ROOT
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "notebooks/README.md", "tests/README.md", "tests/benchmarks/README.md", "data/README.md"]
@@ -158,8 +158,7 @@ def photos(copy):
 
 # --- how they are typed
 
-WARM = ["torch", "numpy", "PIL.Image", "transformers", "timm", "safetensors.torch", "yaml", "pyarrow.parquet", "faiss", "miniclip_helpers.cli", "miniclip_helpers.pretrained", "miniclip_helpers.embedding", "miniclip_helpers.search",
-        "miniclip_helpers.training.run", "miniclip_helpers.finetuning", "miniclip_helpers.retrieval", "miniclip_helpers.zero_shot", "miniclip_helpers.service"]
+OURS = {"open": 0, "os.mkdir": 0, "os.remove": 0, "os.rename": 1, "sqlite3.connect": 0}  # audit events by which a place is written: which of its arguments names it
 
 
 @dataclasses.dataclass
@@ -171,16 +170,14 @@ class Done:
 
 
 class Typist:
-    """Types lines into a scratch copy of the checkout. warm: commands of miniclip come out of a process that has imported the package already."""
+    """Types lines into a scratch copy of the checkout. forks: commands of miniclip come out of a process that has imported the package already."""
 
-    def __init__(self, folder, warm):
-        self.copy, self.warm, self.number = lay_out(folder), warm, 0
+    def __init__(self, folder, forks):
+        self.copy, self.forks, self.number = lay_out(folder), forks, 0
         path = os.pathsep.join([str(folder / "bin"), str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "PYTEST", "MINICLIP_BUILD", "MINICLIP_NOTEBOOKS", "MINICLIP_FIGURES"))}
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "MAKE", "MFLAGS", "PYTEST", "MINICLIP_BUILD", "MINICLIP_NOTEBOOKS", "MINICLIP_FIGURES"))}
         self.environment = kept | {"PATH": path, "PYTHONPATH": str(self.copy), "MINICLIP_OFFLINE": "1", "MINICLIP_PROGRESS": "0", "BROWSER": "true", "MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"}
-        if warm:
-            self.context = multiprocessing.get_context("forkserver")
-            self.context.set_forkserver_preload(WARM)
+        self.environment |= warm.no_models(folder / "hub") | {"MINICLIP_CACHE": str(folder / "cache")}
 
     def type(self, line, timeout=600, cwd=None, **environment):
         """Type a line, wait for its end, and return what came of it."""
@@ -200,12 +197,12 @@ class Typist:
         given = self.environment | environment
         cwd = cwd or self.copy
         single = without_comment(line).removeprefix("uv run ")
-        words = shlex.split(single) if self.warm and "&&" not in line else []
+        words = shlex.split(single) if self.forks and "&&" not in line else []
         settings = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
         words = words[len(settings) :]
         if words and words[0] == "miniclip":
             arguments = [name for word in words for name in (sorted(glob.glob(word, root_dir=cwd)) or [word] if "*" in word else [word])]
-            process = self.context.Process(target=run_miniclip, args=(arguments, str(cwd), given | settings, str(file)))
+            process = warm.server().Process(target=run_miniclip, args=(arguments, str(cwd), given | settings, str(file)))
             process.start()
             return Forked(process), file
         with file.open("wb") as output:
@@ -224,9 +221,23 @@ def run_miniclip(words, folder, environment, file):
     sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), open(1, "w", buffering=1, closefd=False), open(2, "w", buffering=1, closefd=False)
     sys.argv = words
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from miniclip_helpers import cli
+    from miniclip_helpers import cli, runtime
 
+    runtime.CHECKOUT = pathlib.Path(environment["PYTHONPATH"])  # what was imported beforehand is the package of the real one
+    sys.addaudithook(stay_in_the_copy)
     cli.entry()
+
+
+def stay_in_the_copy(event, arguments):
+    """An audit hook: a process that is about to write into the real checkout ends, with the status 97."""
+    if event not in OURS or event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        return
+    place = arguments[OURS[event]]
+    if isinstance(place, str | bytes | os.PathLike) and (place := pathlib.Path(os.path.realpath(os.fsdecode(place)))).is_relative_to(ROOT):
+        parts = place.relative_to(ROOT).parts
+        if not parts or not parts[0].startswith(".venv") and "__pycache__" not in parts:  # caches of Python and of libraries
+            print(f"{event} of {place}, which is in the real checkout", file=sys.stderr, flush=True)
+            os._exit(97)
 
 
 class Shell:

@@ -3,20 +3,27 @@
 import os
 import pathlib
 import re
-import subprocess
+import shutil
+import signal
 import sys
 import tempfile
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["MINICLIP_PROGRESS"] = "0"
-os.environ["MINICLIP_FIGURES"] = tempfile.mkdtemp(prefix="miniclip-figures-")  # tests never write over the committed figures
 
+import cutting
 import numpy as np
 import pytest
 from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("MINICLIP_SHARED", ROOT.parent / "shared" / "data"))
+
+
+def pytest_configure(config):
+    """Tests never write over the committed figures. Each process of pytest has a folder of its own; one that only imports this file makes none."""
+    folder = os.environ["MINICLIP_FIGURES"] = tempfile.mkdtemp(prefix="miniclip-figures-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def shared(name):
@@ -26,11 +33,33 @@ def shared(name):
     return SHARED / name
 
 
+def pytest_collection_modifyitems(items):
+    """What takes longest comes first, so that two workers end together (`--dist loadfile --no-loadscope-reorder`)."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def two_threads():
     import torch
 
     torch.set_num_threads(2)
+
+
+@pytest.fixture
+def never_hang():
+    """Ten minutes, then the test fails where it waits."""
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
+
+    def fail(number, frame):
+        raise BaseException("it hangs")  # no handler of errors may take it for one
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(600)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
@@ -54,25 +83,14 @@ def photo_folder(tmp_path):
     return tmp_path / "photos"
 
 
-CUT_OFF = """
-import socket, sys
-def refuse(*args, **kwargs):
-    raise OSError(f"the network is cut: {args[-1]!r}")
-socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
-from sphinx.cmd.build import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The folder of the web site, made once with the options of `make site`, where no connection can be opened."""
+    """The folder of the web site, made once with the options of `make site`, where no connection can be opened; none was tried."""
     for needed in ("sphinx", "myst_nb", "furo"):
         pytest.importorskip(needed, reason="the site is made by Sphinx, myst-nb and furo, which are not all installed: uv sync")
     recipe = re.search(r"sphinx-build (.+) \$\(ARGS\)", (ROOT / "Makefile").read_text(encoding="utf8"))[1]
     folder = tmp_path_factory.mktemp("site")
     (folder / "build" / "site-work" / "pages").mkdir(parents=True)
     options = [str(ROOT / option) if option == "docs" else option for option in recipe.split()]
-    done = subprocess.run([sys.executable, "-c", CUT_OFF, *options], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    cutting.assert_alone(cutting.cut_off([sys.executable, "-m", "sphinx", *options], folder))
     return folder / "build" / "site"

@@ -67,7 +67,7 @@ class Doors:
                 found.append(("other findings", f"{name}: the error does not name the file: {error[:200]}"))
         except Exception as wrong:
             return None, 0, [("crashes", f"{name}: {type(wrong).__name__}: {str(wrong)[:200]}")]
-        if (peak := memory_mb() - held) > MEMORY_MB:
+        if held and (peak := memory_mb() - held) > MEMORY_MB:
             found.append(("over memory", f"{name}: {peak:.0f} MB"))
         found += self.agrees(name, data, picture, error) + self.asks(name, file, data, error)
         return (None if found else "right results" if error is None else "errors of ours"), 0 if error is not None else picture.width * picture.height, found

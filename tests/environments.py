@@ -86,7 +86,7 @@ def unwritable(folder):
 def checkout(folder):
     """A copy of what is committed or would be, without environments and results, in `folder`."""
     folder.mkdir(parents=True)
-    for name in ("miniclip_helpers", "notebooks", "data", "figures", "docs", ".ci"):
+    for name in ("miniclip_helpers", "notebooks", "data", "figures", "docs", "tests", ".ci"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     for file in ROOT.iterdir():

@@ -13,7 +13,6 @@ import faulthandler
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -57,11 +56,13 @@ class Counts(dict):
 # --- the parent -------------------------------------------------------------------------------------------------------------------
 
 
-def run_cases(what, count, seed=SEED, first=0, counts=None):
-    """Cases first to first + count - 1 of a seed, in processes of their own: `Counts`. A process that dies is a crash or a hang of its case; the rest goes on."""
-    counts, at, stop = counts or Counts(), first, first + count
+def run_cases(what, count, seed=SEED, first=0, within=None):
+    """Cases first to first + count - 1 of a seed, in processes of their own: `Counts`. A process that dies is a crash or a hang of its case; the rest goes on.
+
+    within: the folder that they work in, each in one of its own that goes with it; None: the system's for such."""
+    counts, at, stop = Counts(), first, first + count
     while at < stop:
-        last, kind, code, words = _one_process(what, seed, at, stop, counts)
+        last, kind, code, words = _one_process(what, seed, at, stop, counts, within)
         if code == 0:
             break
         print(f"{what} {last}: ended with {code}", file=sys.stderr, flush=True)
@@ -71,10 +72,10 @@ def run_cases(what, count, seed=SEED, first=0, counts=None):
     return counts
 
 
-def _one_process(what, seed, at, stop, counts):
+def _one_process(what, seed, at, stop, counts, within):
     """(the case it was at, its kind, how it ended, its last words)."""
     last, kind, told = at, "?", time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="miniclip-fuzz-") as folder, tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryDirectory(prefix="miniclip-fuzz-", dir=within) as folder, tempfile.TemporaryFile("w+") as said:
         environment = os.environ | {"MINICLIP_CACHE": f"{folder}/cache", "MINICLIP_OFFLINE": "1", "MINICLIP_PROGRESS": "0", "MPLBACKEND": "Agg", "PYTHONFAULTHANDLER": "1"}
         child = subprocess.Popen([sys.executable, __file__, what, str(stop - at), "--seed", str(seed), "--first", str(at), "--folder", folder],
                                  stdout=subprocess.PIPE, stderr=said, text=True, env=environment)
@@ -128,6 +129,8 @@ def say(**event):
 
 def limit_time(seconds=CPU_SECONDS):
     """Let the system end this process once it has computed for so long from now."""
+    import resource  # Windows has none
+
     used = resource.getrusage(resource.RUSAGE_SELF)
     now = used.ru_utime + used.ru_stime
     resource.setrlimit(resource.RLIMIT_CPU, (int(now + seconds) + 1, resource.RLIM_INFINITY))
@@ -144,9 +147,11 @@ def memory_mb(word="VmHWM"):
 
 
 def forget_memory():
+    """Let VmHWM begin anew; the megabytes held now, or 0 where the system cannot do that."""
     with contextlib.suppress(OSError):
         pathlib.Path("/proc/self/clear_refs").write_text("5")
-    return memory_mb("VmRSS")
+        return memory_mb("VmRSS")
+    return 0
 
 
 def real_photos(count=8):

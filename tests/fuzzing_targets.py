@@ -4,15 +4,23 @@
 """
 
 import contextlib
+import functools
 import io
 import json
+import os
 import pathlib
+import shutil
 import sys
 import tempfile
 
 TESTS = pathlib.Path(__file__).resolve().parent
 TARGETS = {}
-FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="miniclip-atheris-"))
+
+
+@functools.cache
+def folder():
+    """Where files of a case lie."""
+    return pathlib.Path(tempfile.mkdtemp(prefix="miniclip-atheris-"))
 
 
 def target(call):
@@ -42,7 +50,7 @@ def heads(data):
 def _table(data, suffix):
     from miniclip_helpers.datasets.readers import reader_of
 
-    (file := FOLDER / f"t{suffix}").write_bytes(data)
+    (file := folder() / f"t{suffix}").write_bytes(data)
     problems = []
     with ours():
         for entry in reader_of(file)(file, problems):
@@ -76,7 +84,7 @@ def tars(data):
     """Tar shards: as a dataset, and as a stream."""
     from miniclip_helpers.datasets import shards, tars
 
-    (file := FOLDER / "t.tar").write_bytes(data)
+    (file := folder() / "t.tar").write_bytes(data)
     with ours():
         tars.load_tars(file, skip_problems=True)
     with ours():
@@ -89,7 +97,7 @@ def weights(data):
     from miniclip_helpers.encoders.tensors import read_tensors
 
     for suffix in (".safetensors", ".pt"):
-        (file := FOLDER / f"w{suffix}").write_bytes(data)
+        (file := folder() / f"w{suffix}").write_bytes(data)
         with ours():
             assert all(isinstance(name, str) for name in read_tensors(file))
 
@@ -105,7 +113,7 @@ def bodies(data):
     json.loads(answer.text)
 
 
-def seeds(name, folder):
+def seeds(name, corpus):
     """Write files to begin with."""
     from fuzzing_pictures import whole_pictures
     from fuzzing_texts import _png
@@ -135,7 +143,7 @@ def seeds(name, folder):
     else:
         found = [bytes(range(256)), "a dog 猫".encode()]
     for number, data in enumerate(found):
-        (folder / str(number)).write_bytes(data)
+        (corpus / str(number)).write_bytes(data)
 
 
 def main():
@@ -149,10 +157,22 @@ def main():
     with atheris.instrument_imports(include=["miniclip_helpers.images", "miniclip_helpers.datasets", "miniclip_helpers.tokenizers", "tarfile", "PIL", "multipart"]):
         from miniclip_helpers import datasets, images, tokenizers  # noqa: F401
         TARGETS[name](b"\0")
-    seeds(name, corpus := pathlib.Path(tempfile.mkdtemp()))
+    (corpus := folder() / "corpus").mkdir()
+    seeds(name, corpus)
     atheris.Setup([*sys.argv, str(corpus)], TARGETS[name])
     atheris.Fuzz()
 
 
+def tidily():
+    """`main` in a process of its own, which atheris ends without a farewell; then its files go. Returns its exit code."""
+    made, child = folder(), os.fork()
+    if not child:
+        sys.exit(main())
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(tidily())

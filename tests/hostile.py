@@ -1,5 +1,7 @@
 """Files that run a program when they are loaded as what they claim to be. The program leaves a mark; no door of the package may let it in."""
 
+import contextlib
+import importlib
 import io
 import json
 import os
@@ -10,7 +12,26 @@ import tarfile
 import zipfile
 
 import numpy as np
+import pytest
 import torch
+from fuzzing import forget_memory, memory_mb
+
+# What the doors import at their first use, hundreds of megabytes that no file asked for.
+IMPORTED = ("open_clip", "transformers.models.auto.modeling_auto", "transformers.models.clip.modeling_clip", "safetensors.torch", "pandas", "pyarrow.parquet", "webdataset", "faiss")
+
+
+@contextlib.contextmanager
+def memory_below(megabytes):
+    """Fails where this process comes to hold so many more megabytes within the block, however much it has held before. Where the system does not count that, the test is skipped after it."""
+    for name in IMPORTED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    before = forget_memory()
+    yield
+    if not before:
+        pytest.skip("refused; how much memory it took is counted by Linux's /proc alone")
+    grown = memory_mb() - before
+    assert grown < megabytes, f"{grown:.0f} MB more, expected less than {megabytes}"
 
 
 class Payload:

@@ -8,7 +8,7 @@ import urllib.parse
 from conftest import ROOT
 
 DOCUMENTS = [
-    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "notebooks/README.md", "tests/README.md", "tests/benchmarks/README.md", "figures/index.md"),
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "notebooks/README.md", "tests/README.md", "tests/mutants.md", "tests/benchmarks/README.md", "figures/index.md"),
     *(f"data/{file.name}" for file in sorted((ROOT / "data").glob("*.md"))),
     *(f"notebooks/{file.name}" for file in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))),
 ]

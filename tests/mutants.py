@@ -17,12 +17,14 @@ import hashlib
 import json
 import os
 import pathlib
-import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
+
+with contextlib.suppress(ImportError):  # Windows has neither it nor forks
+    import resource
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SLOW = 12  # seconds of computing: a test that takes longer alone is not asked
@@ -154,7 +156,7 @@ def copy_tree(folder, root=ROOT):
         elif item.name not in LEFT_OUT:
             (folder / item.name).symlink_to(item)
     data = folder.parent / "shared"  # beside the tree, where the tests look for it
-    if not data.exists():
+    if (root.parent / "shared").is_dir() and not data.is_symlink():
         data.symlink_to(root.parent / "shared")
     return folder
 
@@ -190,6 +192,7 @@ def _forked(work, output, limit):
         return process
     try:
         os.setsid()  # a group of its own, so that all it starts can be ended with it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(handle, 1), os.dup2(handle, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -303,30 +306,38 @@ def _pool(jobs, trees, work, limit, patience=PATIENCE):
     """Each job in a fork, one at a time in each tree. Yields (tree, job, exit code or None past its limit, seconds, output)."""
     jobs, free, running = iter(jobs), list(trees), {}
     more = True
-    while more or running:
-        while more and free:
-            job = next(jobs, None)
-            more = job is not None
-            if more:
-                tree = free.pop()
-                output = tree.parent / f"{tree.name}.txt"
-                process = _forked(work(tree, job), output, int(limit(job)))
-                running[process] = (tree, job, output, time.monotonic())
-        for process, (tree, job, output, started) in list(running.items()):
-            ended, status = os.waitpid(process, os.WNOHANG)
-            late = time.monotonic() > started + patience
-            if ended or late:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process, signal.SIGKILL)
-                if not ended:
-                    os.waitpid(process, 0)
-                del running[process]
-                free.append(tree)
-                shutil.rmtree(tree / "tmp", ignore_errors=True)
-                text = output.read_text(encoding="utf8", errors="replace") if output.exists() else ""
-                code = os.waitstatus_to_exitcode(status) if ended else None
-                yield tree, job, None if code in (-signal.SIGXCPU, -signal.SIGKILL) else code, time.monotonic() - started, text
-        time.sleep(0.02)
+    try:
+        while more or running:
+            while more and free:
+                job = next(jobs, None)
+                more = job is not None
+                if more:
+                    tree = free.pop()
+                    output = tree.parent / f"{tree.name}.txt"
+                    process = _forked(work(tree, job), output, int(limit(job)))
+                    running[process] = (tree, job, output, time.monotonic())
+            for process, (tree, job, output, started) in list(running.items()):
+                ended, status = os.waitpid(process, os.WNOHANG)
+                late = time.monotonic() > started + patience
+                if ended or late:
+                    _kill(process)
+                    if not ended:
+                        os.waitpid(process, 0)
+                    del running[process]
+                    free.append(tree)
+                    shutil.rmtree(tree / "tmp", ignore_errors=True)
+                    text = output.read_text(encoding="utf8", errors="replace") if output.exists() else ""
+                    code = os.waitstatus_to_exitcode(status) if ended else None
+                    yield tree, job, None if code in (-signal.SIGXCPU, -signal.SIGKILL) else code, time.monotonic() - started, text
+            time.sleep(0.02)
+    finally:
+        for process in running:  # the runner is told to end, or fails: its forks are groups of their own and would go on
+            _kill(process)
+
+
+def _kill(group):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def reaching(mutant, covered):
@@ -441,6 +452,7 @@ def main():
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=pathlib.Path, help="a file of JSON lines, one a mutant")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what runs is ended, and the copies go
     if args.what == "plant":
         return plant()
     found = [mutant for module in TESTS for mutant in mutants(module)]

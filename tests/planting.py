@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import ending
 import yaml
 from conftest import ROOT
 
@@ -37,7 +38,7 @@ def run_with(fault, name, folder, stop=False, timeout=1800):
     environment = os.environ | {"PLANTED_FAULT": fault, "PLANTED_STOP": str(int(stop)), "PYTHONPATH": str(PLANTED), "MINICLIP_BUILD": str(folder),
                                 "MINICLIP_PROGRESS": "0", "MINICLIP_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "miniclip_helpers.cli", "run", name]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+    done = ending.run(command, timeout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     records = folder / "offline" / f"{name}.results.jsonl"
     lines = records.read_text(encoding="utf8").splitlines() if records.exists() else []
     values = {record["name"]: record["value"] for record in map(json.loads, lines)}

@@ -13,7 +13,8 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-# What runs before the package: no connection leaves this process, and nothing of the checkout or of nbgrader is at hand.
+# What runs before the package: no connection leaves this process, and nothing of the checkout or of nbgrader is at hand. Not tests/cutting.py: PYTHONPATH is the wheel's
+# alone here, and this has to stand in a cell of a kernel, too.
 PRELUDE = """
 import socket, sys
 class Closed(socket.socket):

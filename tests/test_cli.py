@@ -1,9 +1,12 @@
 """The commands as a newcomer types them: help, answers, JSON, exit codes, and one clear message for each kind of bad input."""
 
+import errno
 import json
+import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from PIL import Image
 from test_images import bomb
 
 from miniclip_helpers import cli
+from miniclip_helpers.cli.common import write_json
 from miniclip_helpers.datasets import load_dataset
 
 COMMANDS = ["run", "figures", "train", "train-mini", "fine-tune", "export", "evaluate", "zero-shot", "index", "search", "doctor", "badges"]
@@ -176,6 +180,32 @@ def test_wrong_use_is_one_clear_message(argv, words, tmp_path, capsys, monkeypat
     assert words in said and "Traceback" not in said and list(tmp_path.iterdir()) == []
 
 
+def test_json_is_printed_where_it_is_asked_for_on_the_standard_output(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for file in ("-", "/dev/stdout"):
+        write_json(pathlib.Path(file), {"a": "\u00e9"})
+        assert capsys.readouterr().out == '{\n "a": "\u00e9"\n}\n' and list(tmp_path.iterdir()) == []
+    write_json(None, {"a": 1})
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("error, words", [
+    (MemoryError(), "not enough memory"), (OSError(errno.ENOMEM, "Cannot allocate memory"), "not enough memory"),
+    (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "not enough memory"), (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), "not enough memory"),
+    (OSError(errno.ENOSPC, "No space left on device", "x"), "'x': No space left on device; free some space"), (OSError(errno.EMFILE, "Too many open files"), "Too many open files\n")])
+def test_a_machine_at_its_limit_is_told_in_one_line(error, words, capsys, monkeypatch):
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr(cli, "build_parser", lambda: types.SimpleNamespace(parse_args=lambda argv: types.SimpleNamespace(call=fail)))
+    assert cli.main([]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("miniclip: ") and words in said and said.count("\n") == 1
+    error = RuntimeError("a fault of our own")
+    with pytest.raises(RuntimeError, match="our own"):
+        cli.main([])
+
+
 def test_options_that_exclude_each_other(capsys):
     assert call("train", "--data", "x", "--out", "y", "--val-size", "0.1", "--split", "s.json") == 2
     assert call("frobnicate") == 2
@@ -213,7 +243,7 @@ def test_a_cache_that_cannot_be_used_is_told(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize("captions, words", [
     ([{"file_name": "a.png", "caption": "the same"}, {"file_name": "b.png", "caption": "the same"}], "captions to train on are the same"),
     ([{"file_name": "a\0.png", "caption": "one"}], "no usable file name"),
-    ([{"file_name": "\ud800.png", "caption": "one"}], "no usable file name"),
+    ([{"file_name": "\ud800.png", "caption": "one"}], "half a letter"),
     ([{"file_name": "a" * 5000 + ".png", "caption": "one"}], "no usable file name|does not exist"),
 ])
 def test_odd_captions_are_told(captions, words, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -14,6 +15,7 @@ from conftest import picture
 
 from miniclip_helpers import embedding, images
 from miniclip_helpers.datasets import load_dataset
+from miniclip_helpers.embedding import cache as cache_module
 from miniclip_helpers.embedding import running
 from miniclip_helpers.encoders import SmallCNN
 from miniclip_helpers.encoders.base import to_device
@@ -125,6 +127,25 @@ def test_a_cache_that_cannot_be_written_is_told(tower, private_cache, monkeypatc
     with pytest.raises(MiniclipError, match="MINICLIP_CACHE"):
         cache.put({str(number): np.zeros(4) for number in range(10_000)})
     cache.close()
+
+
+def test_a_file_of_another_user_in_the_cache_is_passed_by_or_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    monkeypatch.delenv("MINICLIP_CACHE", raising=False)
+    embedding.FeatureCache("theirs", 4).close()
+    theirs, allowed = tmp_path / "miniclip" / "features" / "theirs.sqlite", os.access
+    assert theirs.is_file()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != theirs and allowed(path, mode))  # root may write to any
+    cache_module._until_the_end.cache_clear()
+    with pytest.warns(embedding.CacheWarning, match="cannot be written.*set MINICLIP_CACHE"):
+        cache = embedding.FeatureCache("theirs", 4)
+    cache.put({"a": np.ones(4)})
+    assert cache.path != theirs and list(cache.get(["a"])) == ["a"]
+    cache.close()
+    monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "miniclip"))
+    with pytest.raises(MiniclipError, match=r"cannot be used .attempt to write a readonly database.; .* remove 'theirs\.sqlite' there, if it is another user's, or set MINICLIP_CACHE"):
+        embedding.FeatureCache("theirs", 4)
 
 
 def test_nothing_to_encode_is_told(tower):

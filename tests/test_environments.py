@@ -292,9 +292,7 @@ def test_without_a_browser_its_tests_are_skipped_and_say_why(monkeypatch, tmp_pa
     monkeypatch.delenv("MINICLIP_BROWSER", raising=False)
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     path, missing = driving.executable()
-    assert path is None or pathlib.Path(path).exists()
-    if path is None:
-        assert "MINICLIP_BROWSER" in missing
+    assert path is None and "MINICLIP_BROWSER" in missing
 
 
 # Colab
@@ -311,21 +309,6 @@ def test_the_setup_cell_keeps_what_is_there(tmp_path):
     assert (tmp_path / "keep.txt").read_text().splitlines() == ["torch==2.9.0", "torchvision==0.24.0", "numpy==2.0.2"]
     repository = PROJECT["project"]["urls"]["Repository"]
     assert (tools / "asked").read_text().splitlines() == ["install", "-q", "-c", "keep.txt", f"git+{repository}"]
-
-
-def test_what_colab_keeps_can_be_kept(tmp_path):
-    """There is a set of versions for Python 3.12 with the torch, torchvision and numpy that Colab has: resolved, not installed."""
-    from test_checks_wheel import uv
-
-    (tmp_path / "keep.txt").write_text(COLAB.replace("+cu126", ""))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    done = subprocess.run([uv(), "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", "3.12", "-c", "keep.txt", "pyproject.toml"], cwd=tmp_path, capture_output=True,
-                          text=True, timeout=120, check=False)
-    if done.returncode and re.search(r"fetch|connect|dns|offline|network|timed out", done.stderr, re.IGNORECASE):
-        pytest.skip("no index of packages can be reached")
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = dict(line.split("==") for line in re.findall(r"^[\w.-]+==[\w.]+", done.stdout, re.MULTILINE))
-    assert (found["torch"], found["torchvision"], found["numpy"]) == ("2.9.0", "0.24.0", "2.0.2")
 
 
 # other Pythons, other libraries

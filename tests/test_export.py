@@ -273,12 +273,12 @@ def test_what_cannot_be_written_and_what_cannot_be_read_are_told_apart(tmp_path,
 
     clip = save_hub_clip(tmp_path / "clip")
     model = opened(load_model(clip))
-    for library, name, words, others in ((CLIPModel, "save_pretrained", "room on the disk", "taken along"),
-                                         (AutoTokenizer, "from_pretrained", "tokenizer and the preprocessing", "room on the disk")):
+    for kind, library, name, words, others in ((runtime.Unwritten, CLIPModel, "save_pretrained", r"hub' cannot be written .No space left on device.; free some space", "taken along"),
+                                               (ModelError, AutoTokenizer, "from_pretrained", "tokenizer and the preprocessing", "free some space")):
         with monkeypatch.context() as broken:
             broken.setattr(export, "load_model", lambda source: model)  # noqa: B023
             broken.setattr(library, name, full)
-            with pytest.raises(ModelError, match=words) as told:
+            with pytest.raises(kind, match=words) as told:
                 finetuning.export_model(clip, tmp_path / "hub")
         assert others not in str(told.value)
     shutil.copytree(ROOT / "data" / "hub", tmp_path / "data" / "hub")
@@ -287,7 +287,7 @@ def test_what_cannot_be_written_and_what_cannot_be_read_are_told_apart(tmp_path,
     monkeypatch.setattr(runtime, "data_dir", lambda: tmp_path / "data")
     assert call("export", "mini", "--to", tmp_path / "hub") == 1
     said = capsys.readouterr().err
-    assert "LICENSES" in said and "install miniclip-helpers again" in said and "room on the disk" not in said and not (tmp_path / "hub").exists()
+    assert "LICENSES" in said and "install miniclip-helpers again" in said and "free some space" not in said and not (tmp_path / "hub").exists()
 
 
 def test_an_export_over_an_earlier_one_is_whole(tmp_path):

@@ -230,6 +230,105 @@ def test_links_are_followed_and_devices_are_left_alone(tmp_path):
     assert not pathlib.Path(os.devnull).is_file()
 
 
+def test_where_a_shell_sends_what_is_printed_is_no_place_for_a_file(tmp_path):
+    """`command --json /dev/stdout > log`: to follow the link, and put a new file there, would take the log from under the command."""
+    code = "import sys; from miniclip_helpers import runtime\nprint('printed before', flush=True)\nwith runtime.writing(sys.argv[1]) as aside: aside.write_text('new')"
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    for place in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"):
+        with open(tmp_path / "log", "wb") as log:
+            done = subprocess.run([sys.executable, "-c", code, place], stdout=log, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        assert done.returncode == 1 and "it is a device or a pipe, and no file" in done.stderr, place
+        assert (tmp_path / "log").read_text() == "printed before\n" and sorted(path.name for path in tmp_path.iterdir()) == ["link", "log"]
+
+
+def test_a_link_into_a_store_of_contents_is_replaced_and_the_store_is_not(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "5d41").write_text("old")
+    (tmp_path / "store" / "5d41").chmod(0o444)
+    (tmp_path / "x.json").symlink_to("store/5d41")
+    with runtime.writing(tmp_path / "x.json") as aside:
+        aside.write_text("new")
+    assert (tmp_path / "x.json").read_text() == "new" and not (tmp_path / "x.json").is_symlink()
+    assert [path.read_text() for path in (tmp_path / "store").iterdir()] == ["old"]
+    (tmp_path / "later").symlink_to("far.json")
+    with runtime.writing(tmp_path / "later") as aside:
+        aside.write_text("1")
+    assert (tmp_path / "later").is_symlink() and (tmp_path / "far.json").read_text() == "1"
+
+
+def test_long_names_that_begin_alike_keep_out_of_each_others_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "swap", lambda one, other: False)
+    first, second = (tmp_path / f"{'experiment with a long name ' * 3}{end}" for end in ("a.b", "b.b"))
+    with runtime.writing_folder(first) as one, runtime.writing_folder(second) as other:
+        assert whole._names(first)[0] != whole._names(second)[0] and runtime.is_aside(one.name) and runtime.is_aside(other.name)
+    old = one.with_name(f"{one.name}.old")
+    first.rename(old)  # as one that was killed between two steps leaves it
+    whole.bring_back(second)
+    assert old.is_dir() and not first.exists()
+    whole.bring_back(first)
+    assert first.is_dir() and not old.exists()
+
+
+def test_what_was_moved_aside_comes_back_whatever_its_number_and_through_a_link(tmp_path):
+    (tmp_path / "link").symlink_to("run.d")
+    for number in (2, 7):
+        (tmp_path / f".run.d.miniclip-{number}.d.old").mkdir()
+        (tmp_path / f".run.d.miniclip-{number}.d.old" / str(number)).touch()
+    (tmp_path / ".run.d.miniclip-x.d.old").mkdir()  # nobody's
+    runtime.check_replaceable(tmp_path / "link", ["2", "7"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.d.miniclip-x.d.old", "link", "run.d"] and [path.name for path in (tmp_path / "run.d").iterdir()] == ["7"]
+
+
+@pytest.mark.skipif(whole.fcntl is None, reason="there are no locks")
+@pytest.mark.parametrize("write", [runtime.writing, runtime.writing_folder])
+def test_a_file_system_where_nothing_can_be_held_is_written_all_the_same(write, tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "_is", lambda handle, path: False)  # one that numbers a file anew each time it is asked
+    for _ in range(2):
+        with write(tmp_path / "x"):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_file_systems_that_know_no_syncing_are_written_and_a_mac_is_told_to_flush_its_disk(tmp_path, monkeypatch):
+    asked = []
+
+    def fsync(handle):
+        asked.append("fsync")
+        raise OSError(code, os.strerror(code))
+
+    def flush(handle, command):
+        asked.append(command)
+        if code == errno.ENOTSUP:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for code in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+        whole.sync(tmp_path)
+        with runtime.writing(tmp_path / "x") as aside:
+            aside.write_text(str(code))
+        assert (tmp_path / "x").read_text() == str(code) and asked.count("fsync") == 3
+        asked.clear()
+    if whole.fcntl is not None:
+        monkeypatch.setattr(whole.fcntl, "F_FULLFSYNC", 51, raising=False)
+        monkeypatch.setattr(whole.fcntl, "fcntl", flush)
+        for code, expected in ((errno.EIO, [51]), (errno.ENOTSUP, [51, "fsync"])):  # noqa: B007, flush sees it
+            whole.sync(tmp_path / "x")
+            assert asked == expected
+            asked.clear()
+
+
+def test_a_fault_of_another_file_is_not_laid_on_the_one_that_is_written(tmp_path):
+    for error in (OSError(errno.EIO, "Input/output error", str(tmp_path / "photo.jpg")), BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+                  ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), runtime.Unwritten(tmp_path / "other", OSError(errno.EIO, "Input/output error"))):
+        with pytest.raises(type(error)) as raised, runtime.writing(tmp_path / "x.txt"):
+            raise error
+        assert raised.value is error
+    with pytest.raises(runtime.Unwritten, match=r"x\.txt' cannot be written"), runtime.writing(tmp_path / "x.txt") as aside:
+        raise OSError(errno.EIO, "Input/output error", os.path.relpath(aside))
+    with pytest.raises(runtime.Unwritten, match="run' cannot be written"), runtime.writing_folder(tmp_path / "run") as aside, runtime.writing(aside / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_a_folder_that_holds_only_what_was_left_aside_is_free(tmp_path):
     (tmp_path / ".captions.json.miniclip-0.json").touch()
     assert runtime.check_replaceable(tmp_path, []) is None

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 from conftest import picture
-from fuzzing import COLUMNS, GROUP, SEED, Counts, run_cases
+from fuzzing import COLUMNS, GROUP, SEED, Counts, forget_memory, run_cases
 from fuzzing_pictures import damaged, pillow_alone, whole_pictures
 from PIL import Image
 
@@ -17,8 +17,8 @@ from miniclip_helpers.errors import ImageError
 FINDINGS = COLUMNS[3:]
 
 
-def test_a_thousand_damaged_pictures():
-    counts = run_cases("pictures", 1000)
+def test_a_thousand_damaged_pictures(tmp_path):
+    counts = run_cases("pictures", 1000, within=tmp_path)
     print(counts)
     assert not counts.findings, "\n".join(counts.findings[:20])
     pictures = {kind: row for kind, row in counts.items() if kind not in ("folders, indexes, shards",)}
@@ -69,7 +69,7 @@ if "MINICLIP_HARM" in os.environ:
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="limits of processes are other on Windows")
+@pytest.mark.skipif(not forget_memory(), reason="the most memory of a process is counted by Linux's /proc alone")
 def test_what_goes_wrong_is_counted(tmp_path, monkeypatch):
     """A package that is broken on purpose, six cases in six ways: a wrong picture, an error that is not ours, memory, an error without the file's name, a crash, a hang."""
     (tmp_path / "sitecustomize.py").write_text(HARM)
@@ -77,7 +77,7 @@ def test_what_goes_wrong_is_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("MINICLIP_HARM", str(tmp_path / "done"))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}")
     first = [name.startswith("gif") for name in whole_pictures()].index(True)
-    counts = run_cases("pictures", 6, first=first)
+    counts = run_cases("pictures", 6, first=first, within=tmp_path)
     assert (counts.total("crashes"), counts.total("hangs"), counts.total("over memory")) == (2, 1, 1) and counts.total("other findings") >= 2, str(counts)
     assert any(f"case {first}:" in line for line in counts.findings) and any(f"--first {first + 4}: ended with -11" in line for line in counts.findings)
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from miniclip_helpers import datasets, search, tokenizers, zero_shot
 from miniclip_helpers.datasets import ImageTextDataset, load_dataset, shards, write_dataset
+from miniclip_helpers.datasets.readers import has_halves
 from miniclip_helpers.errors import DataError, UsageError
+from miniclip_helpers.runtime import strangers
 from miniclip_helpers.search.indexing import read_sentences
 from miniclip_helpers.tokenizers import BytePairTokenizer, WordTokenizer
 
@@ -21,8 +23,8 @@ ODD = TEXTS | st.integers(0, 10**6).map(lambda case: odd_text(SEED, case))
 KINDS = ("json", "jsonl", "csv", "tsv", "captions.txt", "token", "parquet", "tar")
 
 
-def test_thousands_of_odd_texts():
-    counts = run_cases("texts", 2000)
+def test_thousands_of_odd_texts(tmp_path):
+    counts = run_cases("texts", 2000, within=tmp_path)
     print(counts)
     assert not counts.findings, "\n".join(counts.findings[:20])
     assert {"texts, tokenizers", "texts, tar", "texts, service", "texts, half letters", "texts, figures", "texts, search"} <= set(counts)
@@ -209,6 +211,28 @@ def test_what_json_would_lose_is_told(text, words, tmp_path):
     (tmp_path / "captions.jsonl").write_text(text.removeprefix("[").removesuffix("]") if text != "[" * 100_000 else text)
     with pytest.raises(DataError, match=words if "a.png\": [" not in text else "."):
         load_dataset(tmp_path)
+
+
+def test_a_key_that_stands_twice_is_found_without_comparing_all_with_all(tmp_path):
+    """Each name twice, the latter in the other order: counted, no time is taken."""
+    class Key(str):
+        asked = 0
+
+        def __eq__(self, other):
+            Key.asked += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    pairs = [(Key(number), number) for number in range(2000)] + [(Key(1999), 0)]
+    with pytest.raises(ValueError, match="the key '1999' stands twice"):
+        strangers._each_once(pairs)
+    assert Key.asked < 10_000
+
+
+@pytest.mark.parametrize("text, halves", [("a", False), ("\x00", False), ("ü", False), ("🐶", False), ("\ud83d", True), ("a\udcff", True), ("\ud83d\udc36", True), ("\ud7ff\ue000", False), ("", False)])
+def test_half_letters(text, halves):
+    assert has_halves(text) is halves
 
 
 def test_a_loss_in_a_format_would_be_found(tmp_path, monkeypatch):

@@ -408,6 +408,28 @@ def test_a_damaged_index_is_told_by_its_file(spoil, words, saved):
         load_index(saved)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_looking_for_nan_takes_no_memory(bad):
+    import tracemalloc
+
+    rows = np.random.default_rng(0).standard_normal((20_000, 16), dtype=np.float32)
+    names = [str(row) for row in range(20_000)]
+    searcher = searchers.make("flat", rows)
+    tracemalloc.start()
+    try:
+        for look in (lambda: searchers.rows_of(rows, "rows"), lambda: searchers.misfit(searcher, "flat", []).startswith("20000 vectors")):
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            assert look() is not False
+            assert tracemalloc.get_traced_memory()[1] - before < rows.size / 4  # bytes; a byte a number before
+    finally:
+        tracemalloc.stop()
+    rows[19_999, 7] = bad
+    with pytest.raises(UsageError, match="NaN or infinity, first in row 19999"):
+        searchers.rows_of(rows, "rows")
+    assert searchers.misfit(searchers.make("flat", rows), "flat", names) == "its vectors hold NaN or infinity"
+
+
 def test_saving_replaces_an_index_and_nothing_else(saved):
     index, tmp_path = load_index(saved), saved.parent
     index.save(saved)

@@ -2,9 +2,11 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 
+import ending
 import mutants
 import pytest
 from conftest import ROOT
@@ -12,10 +14,28 @@ from conftest import ROOT
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the mutants run in forks")
 
 
+def test_a_command_past_its_time_is_ended_with_all_that_it_started(monkeypatch):
+    """The pipe closes when the last process that holds it is gone. Both are deaf to SIGTERM."""
+    monkeypatch.setattr(ending, "FAREWELL", 0.1)
+    said = b""
+    for seconds in (1, 10, 100):  # on a busy machine it takes longer to begin
+        heard, told = os.pipe()
+        with pytest.raises(subprocess.TimeoutExpired):
+            ending.run(["sh", "-c", "trap '' TERM; (echo begun; exec sleep 6000) & wait"], seconds, stdout=told)
+        os.close(told)
+        while select.select([heard], [], [], 60)[0] and (part := os.read(heard, 100)):
+            said += part
+        assert select.select([heard], [], [], 0)[0], "what was started holds the pipe still"
+        os.close(heard)
+        if said:
+            break
+    assert said == b"begun\n"
+
+
 @pytest.fixture(scope="module")
 def planted():
     """What `python tests/mutants.py plant` says: a process of its own, because this one has imported the package."""
-    done = subprocess.run([sys.executable, "-W", "ignore", ROOT / "tests" / "mutants.py", "plant"], capture_output=True, text=True, timeout=600)
+    done = ending.run([sys.executable, "-W", "ignore", ROOT / "tests" / "mutants.py", "plant"], 1800, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

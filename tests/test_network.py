@@ -17,7 +17,12 @@ try:
     asked = urllib.request.Request(found[0] + "/search/text", json.dumps({"query": "red"}).encode(), {"Content-Type": "application/json"})
     assert len(json.load(urllib.request.urlopen(asked))["hits"]) == 5
 finally:
-    server.terminate(); server.wait(20)
+    server.terminate()
+    try:
+        server.wait(120)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        raise
 """
 
 

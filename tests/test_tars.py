@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -89,6 +90,42 @@ def test_names_stand_once_and_foreign_members_are_passed_over(tmp_path):
     assert back.names == ["a/000", "a/001", "a/002"] and back.captions == [["one"], [], []]
 
 
+def test_members_that_nobody_reads_may_have_any_size(tmp_path):
+    """A film of 70 MB beside a picture: both samples are found by both readers, the film is never held, and what is there without a picture is still told."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "JPEG")
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, size in (("000.jpg", None), ("000.mp4", 70 * 2**20), ("000.txt", 5), ("notes", 2**27), ("001.jpg", None), ("001.seg.png", 2**20), ("001.txt", 5)):
+            info = tarfile.TarInfo(name)
+            info.size = len(buffer.getvalue()) if size is None else size
+            with open("/dev/zero", "rb") as zeros:
+                tar.addfile(info, io.BytesIO(buffer.getvalue() if size is None else b"words") if size in (None, 5) else zeros)
+    assert load_dataset(tmp_path).captions == [["words"], ["words"]]
+    tracemalloc.start()
+    try:
+        found = [(sample.name, sample.captions) for sample in shards.read_shards(tmp_path, buffer=0)]
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert found == [("000", ["words"]), ("001", ["words"])]
+
+
+@pytest.mark.usefixtures("never_hang")  # as it did
+@pytest.mark.parametrize("name, kind, size", [("film.mp4", tarfile.REGTYPE, 2**62), ("film.mp4", tarfile.REGTYPE, 2**70), ("film.mp4", tarfile.REGTYPE, -512), ("film", tarfile.REGTYPE, -512),
+                                              ("__meta__", tarfile.REGTYPE, 2**62), ("x", b"Z", 2**62), ("x", b"Z", -512)])
+def test_sizes_that_lie_are_told_of_members_that_nobody_reads_too(name, kind, size, tmp_path):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    block[124:136] = (b"\xff" if size < 0 else b"\x80") + (size & (1 << 88) - 1).to_bytes(11, "big")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "0.tar").write_bytes(bytes(block) + bytes(2048))
+    for way in (load_dataset, lambda path: list(shards.read_shards(path, buffer=0))):
+        with pytest.raises(DataError):
+            way(tmp_path)
+
+
 def test_captions_beside_tars_and_photos_without_are_what_they_were(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "captions.csv").write_text("image,caption\na.png,a square\n")
@@ -104,6 +141,18 @@ def test_pictures_of_kinds_that_cannot_be_read_are_told_once(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     for name in ("b.heic", "c.HEIC", "d.nef", "notes.md"):
         (tmp_path / name).write_bytes(b"x")
-    with pytest.warns(UnreadableWarning, match=r"3 files of kinds that cannot be read \(.heic, .nef\).*convert") as told:
+    with pytest.warns(UnreadableWarning, match=r"3 files of kinds that are not looked for \(.heic, .nef\).*convert") as told:
         assert load_dataset(tmp_path).names == ["a.png"]
     assert len(told) == 1 and not UNREADABLE & images.SUFFIXES
+
+
+@pytest.mark.filterwarnings("error")
+def test_photos_are_found_under_their_rarer_endings(tmp_path):
+    photo = Image.new("RGB", (8, 6), "red")
+    for name, options in (("a.jfif", {"format": "JPEG"}), ("b.JPE", {"format": "JPEG"}), ("c.mpo", {"format": "MPO", "save_all": True, "append_images": [photo]}),
+                          ("d.apng", {"format": "PNG", "save_all": True, "append_images": [photo]})):
+        photo.save(tmp_path / name, **options)
+    found = load_dataset(tmp_path)
+    assert found.names == ["a.jfif", "b.JPE", "c.mpo", "d.apng"] and [picture.size for picture in found.images()] == [(8, 6)] * 4
+    found.captions[:] = [["a red square"]] * 4
+    assert load_dataset(write_dataset(found, tmp_path / "out")).names == found.names

@@ -140,6 +140,23 @@ def test_decoding(clip_tokenizer):
     assert clip_tokenizer.decode(clip_tokenizer([""])[0]) == "" and clip_tokenizer.decode([]) == ""
 
 
+def test_another_thread_may_empty_what_is_known_at_any_moment(clip_tokenizer):
+    class Emptied(dict):
+        def __contains__(self, word):
+            return [super().__contains__(word), self.leave()][0]
+
+        def get(self, word):
+            return [super().get(word), self.leave()][0]
+
+        def leave(self):
+            tokenizer._known = {}
+
+    tokenizer = BytePairTokenizer.clip()
+    tokenizer._known = Emptied(dalmatians=["left", "to", "right</w>"])
+    assert tokenizer.tokens("dalmatians") == ["left", "to", "right</w>"]
+    assert tokenizer.tokens("dalmatians") == clip_tokenizer.tokens("dalmatians")
+
+
 def test_too_long_is_cut_or_refused(clip_tokenizer):
     row = clip_tokenizer(["dog " * 76])[0]
     assert row[-1] == 49407 and row[-2] == clip_tokenizer.encode("dog")[0]

@@ -8,6 +8,7 @@ import sys
 
 from .. import __version__, runtime
 from ..errors import MiniclipError
+from ..runtime import unwritten
 from .common import AGAIN
 from .coursework import add_coursework
 from .encoding import add_encoding
@@ -18,8 +19,9 @@ from .serving import add_serving
 from .training import add_training
 from .use import add_use
 
-CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-MEMORY = ("failed to map segment", "annot allocate memory", "an't allocate memory")  # what the loader of libraries says, and torch
+MEMORY = ("failed to map segment", "cannot allocate memory", "can't allocate memory", "not enough memory", "out of memory")  # what the loader of libraries says, and torch
+NO_MEMORY = ("there is not enough memory, on this machine or its card; the series needs 4 GB, larger models and batches more: close other programs, "
+             "give less at once, or ask whoever has set a limit")
 
 
 def build_parser():
@@ -48,15 +50,22 @@ def main(argv=None):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (MemoryError, ImportError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(word in str(error) for word in MEMORY):
+    except (MemoryError, ImportError, RuntimeError, OSError) as error:
+        words = NO_MEMORY if _lacks_memory(error) else _told_by_system(error) if isinstance(error, OSError) else None
+        if not words:
             raise
-        print("miniclip: there is not enough memory; 4 GB are enough: close other programs, give less at once, or ask whoever has set a limit", file=sys.stderr)
+        print(f"miniclip: {words}", file=sys.stderr)
         return 1
-    except OSError as error:  # a disk or a folder that does not let us
-        place, advice = f"'{error.filename}': " if error.filename else "", runtime.whole.ADVICE.get(error.errno, runtime.whole.FORBIDDEN if error.errno in CLOSED else None)
-        print(f"miniclip: {place}{error.strerror or error}{f'; {advice}' if advice else ''}", file=sys.stderr)
-        return 1
+
+
+def _lacks_memory(error):
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or any(word in str(error).lower() for word in MEMORY)
+
+
+def _told_by_system(error):
+    """What to say of a disk or a folder that does not let us."""
+    place, advice = f"'{error.filename}': " if error.filename else "", (unwritten.ADVICE | unwritten.CLOSED).get(error.errno)
+    return f"{place}{error.strerror or error}{f'; {advice}' if advice else ''}"
 
 
 def _end(number, frame):
@@ -78,7 +87,7 @@ def entry():
     except OSError as error:  # what was printed has no room where it goes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            print(f"miniclip: what it says cannot be written ({error.strerror}); {runtime.whole.ADVICE.get(error.errno, 'print it elsewhere')}", file=sys.stderr)
+            print(f"miniclip: what it says cannot be written ({error.strerror}); {unwritten.ADVICE.get(error.errno, 'print it elsewhere')}", file=sys.stderr)
             code = code or 1
     if code and runtime.launched()[1] > 1:
         sys.stdout.flush(), sys.stderr.flush()

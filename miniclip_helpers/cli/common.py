@@ -47,7 +47,7 @@ def run_stopped(args):
         return f"'{args.out}' holds the run up to its last whole epoch; go on with the same command and --resume"
     if (args.out / "run.json").is_file():
         return f"'{args.out}' holds no whole epoch yet; begin it again with the same command and --resume"
-    return f"'{args.out}' was not begun, and what was encoded is kept in the cache; the same command starts again"
+    return f"'{args.out}' was not begun, and what was encoded is in the cache, where there is one; the same command starts again"
 
 
 def add_data(parser):
@@ -73,16 +73,17 @@ def add_parts(parser):
 
 
 def add_json(parser):
-    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write the result here as JSON, too")
+    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write the result here as JSON, too (- prints it)")
 
 
 def write_json(file, value):
-    """Write `value` to `file` as JSON, whole or not at all; nothing when no file was asked for."""
-    from .. import runtime
-
-    if file:
+    """Write `value` to `file` as JSON, whole or not at all; print it where that is - or /dev/stdout; nothing when no file was asked for."""
+    text = json.dumps(value, indent=1, ensure_ascii=False) if file else ""
+    if file and str(file) in ("-", "/dev/stdout"):
+        print(text)
+    elif file:
         with runtime.writing(file) as path:
-            path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+            path.write_text(text + "\n", encoding="utf8")
         print(f"written: {file}")
 
 

@@ -17,7 +17,7 @@ def add_searching(commands):
          "miniclip index sentences.txt --out sentences.index",
          "miniclip index shards/ --out photos.index",
          "miniclip index stamps --limit 500 --out stamps.index"],
-        lambda args: f"'{args.out}' is as it was, and what was encoded is kept in the cache; the same command goes on")
+        lambda args: f"'{args.out}' is as it was, and what was encoded is in the cache, where there is one; the same command goes on")
     index.add_argument("data", metavar="PHOTOS|CAPTIONS",
                        help="a folder of photos, a file of captions, or emoji, stamps, photos8; a text file with one caption a line; or what miniclip encode wrote")
     add_model(index)

@@ -47,9 +47,8 @@ def read_addresses(path, limit=None, skip_problems=False):
     import pandas
 
     path, rows, problems = pathlib.Path(path), [], []
+    runtime.check_ends(path)
     try:
-        if runtime.is_endless(path):
-            raise OSError("it is no file, but a pipe or a device")
         with open(path, encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, 1):
                 if limit is not None and len(rows) >= limit:

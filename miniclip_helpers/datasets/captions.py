@@ -6,7 +6,8 @@ import pathlib
 from .. import runtime
 from ..errors import DataError, UsageError
 from .formats import _captions_files, _image_root, _photos
-from .readers import has_halves, read_json, reader_of
+from .readers import read_json, reader_of
+from .writing import check_whole_letters
 
 FILE = "captions.json"
 
@@ -52,8 +53,6 @@ def write_captions(file, captions):
     for name in captions:
         if pathlib.PurePath(name).is_absolute() or ".." in pathlib.PurePath(name).parts:
             raise UsageError(f"expected names relative to the folder of photos, found {name!r}")
-        halves = next((text for text in (name, *captions[name]) if has_halves(text)), None)
-        if halves is not None:
-            raise UsageError(f"{ascii(halves[:60])} holds half a letter (a lone surrogate), which no file can say; write the whole letter, or leave it out")
+        check_whole_letters((name, *captions[name]))
     with runtime.writing(file) as path:
         path.write_text(json.dumps(caption_rows(captions), indent=1, ensure_ascii=False) + "\n", encoding="utf8")

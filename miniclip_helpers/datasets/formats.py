@@ -17,13 +17,13 @@ FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "fli
 KNOWN = ("captions.json", "captions.txt", "Flickr8k.token.txt", "captions.jsonl", "captions.csv", "captions.tsv", "captions.parquet", "results.csv", "styles.csv")
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 UNREADABLE = {".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
-              ".jfif", ".jpe", ".mpo", ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".tga"}  # pictures, but none that is looked for
+              ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".tga"}  # pictures, but none that is looked for
 UNPRINTED = {"Cc", "Cs", "Zl", "Zp"}  # not other spaces, as macOS puts one into the name of each screenshot, and not what joins emoji
 SUFFIXES = (".jpg", *sorted(images.SUFFIXES - {".jpg"}))
 
 
 class UnreadableWarning(UserWarning):
-    """A folder holds pictures of kinds that cannot be read; they are left out."""
+    """A folder holds pictures of kinds that are not looked for; they are left out."""
 
 
 def load_path(path, skip_problems=False):
@@ -174,11 +174,11 @@ def _pictures(folder):
 
 
 def _tell_unreadable(folder):
-    """An `UnreadableWarning` where a folder holds pictures of kinds that cannot be read."""
+    """An `UnreadableWarning` where a folder holds pictures of kinds that are not looked for."""
     kinds = collections.Counter(file.suffix.lower() for file in folder.rglob("*") if file.suffix.lower() in UNREADABLE)
     if kinds:
         count = f"{kinds.total()} files" if kinds.total() > 1 else "1 file"
-        warnings.warn(f"{count} of kinds that cannot be read ({', '.join(sorted(kinds))}) in '{folder}' left out; convert to .jpg or .png to have them, too",
+        warnings.warn(f"{count} of kinds that are not looked for ({', '.join(sorted(kinds))}) in '{folder}' left out; convert to .jpg or .png to have them, too",
                       UnreadableWarning, stacklevel=5)
 
 

@@ -52,8 +52,7 @@ def check_unpacked(file):
     The file says how many rows it has, and how much its columns weigh unpacked; a value that is written once may stand in each row."""
     import pyarrow.parquet
 
-    if runtime.is_endless(file):
-        raise DataError(f"'{file}' is no file, but a pipe or a device; write what it gives into a file first")
+    runtime.check_ends(file)
     about = pyarrow.parquet.read_metadata(file)
     groups = [about.row_group(number) for number in range(about.num_row_groups)]
     unpacked = sum(group.total_byte_size for group in groups)

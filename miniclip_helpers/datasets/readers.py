@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import itertools
-import json
 
 from .. import runtime
 from ..errors import DataError
@@ -38,8 +37,7 @@ def text_lines(file, newline=None):
 
     newline: as in `open`. Lines end with \\n, \\r\\n or \\r, not with the further ends that Unicode knows, which may stand in captions.
     """
-    if runtime.is_endless(file):
-        raise DataError(f"'{file}' is no file, but a pipe or a device; write what it gives into a file first")
+    runtime.check_ends(file)
     try:
         with open(file, encoding="utf-8-sig", newline=newline) as lines:  # a byte order mark is no part of the first name
             yield from lines
@@ -61,23 +59,11 @@ def _not_text(file):
 
 def has_halves(text):
     """Whether a text holds half letters, lone surrogates, which JSON can spell and no file in UTF-8 can hold."""
-    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def parse(text):
-    """What `json.loads` gives. A `ValueError`, too, where an object names a key twice, as one of the two values would be lost, and for what nests too deep."""
     try:
-        return json.loads(text, object_pairs_hook=_each_once)
-    except RecursionError:
-        raise ValueError("it nests too deep") from None
-
-
-def _each_once(pairs):
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
-    return found
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _entry(record, place, problems):
@@ -105,7 +91,7 @@ def _entry(record, place, problems):
 def read_json(file, problems):
     """A list of objects with an image name and captions, or one object {name: captions}."""
     try:
-        records = parse("".join(text_lines(file)))
+        records = runtime.parse_json("".join(text_lines(file)), once=True)
     except ValueError as error:
         raise DataError(f"'{file}', line {getattr(error, 'lineno', '?')}: not valid JSON: {getattr(error, 'msg', error)}") from error
     if isinstance(records, dict):  # {"a.jpg": ["a caption", ...]}
@@ -124,7 +110,7 @@ def read_jsonl(file, problems):
         if not line.strip():
             continue
         try:
-            record = parse(line)
+            record = runtime.parse_json(line, once=True)
         except ValueError as error:
             problems.append(f"{file.name}, line {number}: not valid JSON: {getattr(error, 'msg', error)}")
             continue

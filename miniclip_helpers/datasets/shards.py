@@ -19,6 +19,8 @@ from .writing import _picture, check_whole_letters
 INDEX = "index.json"
 END = bytes(1024)  # what a whole tar file ends with
 MOST_PICTURE, MOST_TEXT = 2**29, 2**26  # bytes of one file in a tar: packed, it may say any size in a few of them
+TEXTS = {"json", "txt"}
+NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # webdataset's rule: the key ends at the first dot of the file's name
 META = re.compile("__[^/]*__($|/)")  # names that webdataset keeps for itself
 
 Sample = collections.namedtuple("Sample", "picture captions name")
@@ -34,7 +36,7 @@ def write_shards(dataset, folder, size=1000):
     """
     if size < 1 or not len(dataset):
         raise UsageError(f"expected a dataset with pictures and shards of at least one, found {len(dataset)} pictures and a size of {size}")
-    check_whole_letters(dataset)
+    check_whole_letters((*dataset.names, *dataset.all_captions))
     folder = pathlib.Path(folder)
     runtime.check_replaceable(folder, [])
     with runtime.writing_folder(folder) as fresh:
@@ -214,34 +216,57 @@ def _members(file, stream, broken, remember):
     try:
         with tarfile.open(fileobj=stream, mode="r|*") as tar:
             for member in tar:
-                if not member.isreg() or META.match(member.name):
-                    continue
-                remember(member.name)
+                ours = member.isreg() and not META.match(member.name)
+                if ours:
+                    remember(member.name)
                 if reason := misfit(member):
                     raise tarfile.ReadError(reason)
-                yield {"fname": member.name, "data": tar.extractfile(member).read(), "__url__": str(file)}
+                data = tar.extractfile(member).read() if ours and most_of(member.name) else _passed_over(tar, member)
+                if ours:
+                    yield {"fname": member.name, "data": data, "__url__": str(file)}
                 tar.members = []  # or it would keep them all
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         broken(error)
 
 
+def _passed_over(tar, member):
+    """No bytes of a member that nobody asks for. It is read in pieces, as tarfile's own way would go on to any size that a header gives, long after the file's end."""
+    if member.isreg() or member.type not in tarfile.SUPPORTED_TYPES:
+        part = tar.extractfile(member)
+        while part.read(2**20):
+            pass
+    return b""
+
+
+def kind_of(name):
+    """(key, suffix) of a member's name; None where it belongs to no sample."""
+    found = NAME.fullmatch(name)
+    return found and (found[1], found[2].lower())
+
+
+def most_of(name):
+    """The most bytes that a member of this name may have: a picture, or a text with captions; None for one that is passed over, such as a film."""
+    suffix = (kind_of(name) or ("", ""))[1]
+    return MOST_PICTURE if f".{suffix}" in images.SUFFIXES else MOST_TEXT if suffix in TEXTS else None
+
+
 def misfit(member):
-    """Why a member of a tar file, as its header describes it, is not read; None for a good one."""
+    """Why a tar file is read no further than this member, as its header describes it; None for a good one. To be asked of each, passed over or not."""
     if member.size < 0:  # it would lead back to a header that was read before, for ever
         return "its header gives a size below zero"
     if member.issparse():
         return "it is a sparse file, of which a tar holds parts; pack it anew"
-    most = MOST_PICTURE if f".{member.name.rpartition('.')[2].lower()}" in images.SUFFIXES else MOST_TEXT
-    return f"it has {member.size:,} bytes, more than the {most:,} allowed" if member.size > most else None
+    most = most_of(member.name) if member.isreg() else None
+    return f"it has {member.size:,} bytes, more than the {most:,} allowed" if most and member.size > most else None
 
 
 def said_of(sample, key):
     """The name and the captions of one sample's members {suffix: bytes}; a `ValueError` says what is wrong, behind the key."""
     try:
-        said = json.loads(sample["json"]) if "json" in sample else {}
+        said = runtime.parse_json(sample["json"]) if "json" in sample else {}
         said = said if isinstance(said, dict) else {}
         captions = said.get("captions", said.get("caption", [sample["txt"].decode()] if "txt" in sample else []))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f": its captions cannot be read ({error})") from error
     captions, name = [captions] if isinstance(captions, str) else captions, said.get("name", key)
     if not isinstance(name, str) or not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):

@@ -51,13 +51,12 @@ def read_names(path):
 def read_split(path):
     """Read {part: list of image names}. A name in two parts is a leak, and a `DataError`."""
     path = pathlib.Path(path)
+    runtime.check_ends(path, pipes=True)
     try:
-        if runtime.is_endless(path):
-            raise OSError("it is no file, but a pipe or a device")
-        parts = json.loads(path.read_text(encoding="utf-8-sig"))
+        parts = runtime.parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DataError(f"the split file '{path}' does not exist") from None
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, OSError) as error:
         raise DataError(f"the split file '{path}' is not readable JSON: {error}") from error
     good = isinstance(parts, dict) and all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in parts.values())
     if not good:

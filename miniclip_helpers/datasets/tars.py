@@ -3,17 +3,14 @@
 import dataclasses
 import os
 import pathlib
-import re
 import tarfile
 
 from .. import images
 from ..errors import DataError, ImageError
-from .shards import ended_well, misfit, said_of, shard_files
+from .shards import TEXTS, ended_well, kind_of, misfit, said_of, shard_files
 from .table import ImageTextDataset
 
-TEXTS = {"json", "txt"}
 TABLES, LISTS = {".jsonl", ".csv", ".tsv", ".parquet"}, {"captions.json", "captions.txt", "Flickr8k.token.txt"}
-NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # webdataset's rule: the key ends at the first dot of the file's name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,24 +71,24 @@ def _samples(file, problems):
     try:
         with open(file, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
-                found = NAME.fullmatch(member.name)
-                if not member.isreg() or not found:
-                    continue
                 if reason := misfit(member):
                     problems.append(f"{file.name}, {member.name!r}: {reason}")
                     return
-                if found[1] != key:
+                found = kind_of(member.name)
+                if not member.isreg() or not found:
+                    continue
+                if found[0] != key:
                     if parts:
                         yield key, parts
-                    key, parts = found[1], {}
-                suffix = found[2].lower()
+                    key, parts = found[0], {}
+                suffix = found[1]
                 parts[suffix] = tar.extractfile(member).read() if suffix in TEXTS else Member(file, member.offset_data, member.size)
             if parts:
                 yield key, parts
             stream.seek(tar.offset)
             if not ended_well(stream, file):
                 problems.append(f"{file.name}, after {key or 'its beginning'}: ends early, or a header is damaged")
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError) as error:  # ValueError: a size beyond what a file can have
         problems.append(f"{file.name}, after {key or 'its beginning'}: {error}")
 
 

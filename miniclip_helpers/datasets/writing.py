@@ -55,7 +55,7 @@ def _check(dataset, kind):
         broken = next((caption for caption in dataset.all_captions if "\n" in caption.strip() or "\r" in caption.strip()), None)
         if broken is not None:
             raise UsageError(f"the caption {broken[:60]!r} holds a line break, which Flickr8k.token.txt cannot say; write json")
-    check_whole_letters(dataset)
+    check_whole_letters((*dataset.names, *dataset.all_captions))
     taken = {"id", "image", "captions"} if kind == "parquet" else {"file_name", "captions", "caption"} if kind in ("json", "jsonl", "csv", "tsv") else set()
     if taken & set(dataset.columns):
         raise UsageError(f"the column {min(taken & set(dataset.columns))!r} of {dataset.name} has the name of a column of {kind}; rename it")
@@ -63,9 +63,9 @@ def _check(dataset, kind):
         _check_names(dataset.names)
 
 
-def check_whole_letters(dataset):
+def check_whole_letters(texts):
     """Raise a `UsageError` for half letters, which no file in UTF-8 can hold."""
-    halves = next((text for text in (*dataset.names, *dataset.all_captions) if has_halves(text)), None)
+    halves = next((text for text in texts if has_halves(text)), None)
     if halves is not None:
         raise UsageError(f"{ascii(halves[:60])} holds half a letter (a lone surrogate), which no file can say; write the whole letter, or leave it out")
 

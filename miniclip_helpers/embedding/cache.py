@@ -20,6 +20,8 @@ VERSION = 1  # of the file's layout; 0 is what the first release wrote, with the
 
 PATIENCE = 60  # seconds to wait for another process that is writing
 
+CLOSED = ("attempt to write a readonly database", "unable to open database file")  # what SQLite says of a file that it may not write to
+
 
 class CacheWarning(UserWarning):
     """A cache on disk could not be used as it was: it was begun anew, or another takes its place until this Python ends."""
@@ -55,12 +57,22 @@ class FeatureCache:
         self.width = width
         self.path = (_folder() if folder is None else folder) / "features" / f"{fingerprint}.sqlite"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connect()
+            self._begin(folder is None and not os.environ.get("MINICLIP_CACHE"))
         except (OSError, sqlite3.OperationalError) as error:
             raise self._unwritable(error) from error
         except sqlite3.DatabaseError:
             self._begin_anew("damaged")
+
+    def _begin(self, elsewhere):
+        """Open the file, and make it where it is not there. elsewhere: whether a private one takes its place where it is closed to writing, as one that root made is."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connect()
+        except sqlite3.OperationalError as error:
+            if not elsewhere or not any(words in str(error) for words in CLOSED):
+                raise
+            self.path = _until_the_end(os.getpid()) / "features" / self.path.name
+            self._begin(False)
 
     def _begin_anew(self, why):
         """Set the file aside and start an empty one."""
@@ -74,11 +86,13 @@ class FeatureCache:
     def _unwritable(self, error):
         full = isinstance(error, sqlite3.OperationalError) and ("full" in str(error) or "disk I/O" in str(error))
         what = "cannot be written: the disk is full, or its limit is reached" if full else "cannot be used"
-        return MiniclipError(f"the feature cache in '{self.path.parent}' {what} ({error}); what was kept before is whole; "
-                             "free some space, or set MINICLIP_CACHE to another folder")
+        closed = any(words in str(error) for words in CLOSED)
+        first = f"remove '{self.path.name}' there, if it is another user's" if closed else "free some space"
+        return MiniclipError(f"the feature cache in '{self.path.parent}' {what} ({error}); what was kept before is whole; {first}, or set MINICLIP_CACHE to another folder")
 
     def _connect(self):
-        """Open the file, and make it where it is not there."""
+        if self.path.exists() and not os.access(self.path, os.W_OK):  # SQLite opens it all the same, and fails at the first row
+            raise sqlite3.OperationalError(CLOSED[0])
         end = time.monotonic() + PATIENCE
         while True:
             try:

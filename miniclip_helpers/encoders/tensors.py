@@ -1,6 +1,5 @@
 """Files of tensors that may be anybody's: read as tensors or not at all, and looked at before a network takes them."""
 
-import json
 import pathlib
 import pickle
 import warnings
@@ -11,6 +10,13 @@ import torch
 from .. import runtime
 from ..errors import ModelError
 
+MOST_HEADER = 100_000_000  # bytes, as the library has it
+
+
+def said(error):
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
 
 def read_tensors(path):
     """The tensors in a file by name: safetensors where the name ends so, else what torch.save wrote of a state_dict(). Nothing in it is ever executed.
@@ -18,12 +24,12 @@ def read_tensors(path):
     Raises `ModelError` for what is no such file, whose header promises other bytes than it holds, and for tensors that are not finite.
     """
     path = pathlib.Path(path)
+    runtime.check_ends(path, ModelError, "give a file of weights")
     try:
         state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     except Exception as error:  # torch's and pickle's readers raise nearly anything on files that are damaged on purpose
         hint = "; OpenAI's own .pt files are programs: call them by name (clip:ViT-B/32), and their checksum is verified" if "TorchScript" in str(error) else ""
-        said = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ModelError(f"'{path}' is no plain file of tensors ({said}){hint}. Expected safetensors, or what torch.save wrote of a state_dict()") from error
+        raise ModelError(f"'{path}' is no plain file of tensors ({said(error)}){hint}. Expected safetensors, or what torch.save wrote of a state_dict()") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     if not isinstance(state, dict) or not state or not all(isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()):
         raise ModelError(f"'{path}' holds no state dict: expected names and tensors")
@@ -48,8 +54,6 @@ def _read_safetensors(path):
 
 
 def _read_torch(path):
-    if runtime.is_endless(path):
-        raise pickle.UnpicklingError("it is no file, but a pipe or a device")
     _check_packed(path)
     with warnings.catch_warnings():  # what torch warns of is said by the callers
         warnings.simplefilter("ignore")
@@ -75,19 +79,14 @@ def check_pairs(path):
         raise ModelError(f"the file of weights '{path}' does not exist, or is no file")
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size - 8:
-            raise ModelError(f"its header should have {length:,} bytes, and the file has {path.stat().st_size:,}")
+        if length > min(MOST_HEADER, path.stat().st_size - 8):
+            raise ModelError(f"its header should have {length:,} bytes; expected at most {MOST_HEADER:,}, and the file has {path.stat().st_size:,}")
         text = file.read(length)
 
-    def once(pairs):
-        if len(dict(pairs)) < len(pairs):
-            raise ModelError("its header names something twice")
-        return dict(pairs)
-
     try:
-        json.loads(text, object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        raise ModelError("its header is no JSON") from error
+        runtime.parse_json(text, once=True)
+    except ValueError as error:
+        raise ModelError(f"its header is no JSON that names each thing once ({said(error)})") from error
 
 
 def check_finite(state, path):

@@ -11,7 +11,7 @@ from ..encoders import EfficientNetLite0, EfficientNetLiteTrio, MiniLM, efficien
 from ..errors import MiniclipError, ModelError, UsageError
 from ..model import heads
 from ..pretrained import load_model
-from .hub import HubTwoTowers, check_name, how_made, opened, save, told_unwritten
+from .hub import HubTwoTowers, check_name, how_made, opened, save
 
 CODE = ("modeling_miniclip.py", "image_processing_miniclip.py")
 MIT = "Out of the package miniclip-helpers. Copyright (c) 2026 The MiniCLIP authors. SPDX-License-Identifier: MIT"
@@ -42,7 +42,7 @@ def export_model(source, folder):
         check_exportable(model)
     about = _without_places(how_made(source)) if source != "mini" else {}
     along = {} if native else texts_along(model)
-    with runtime.writing_folder(folder) as fresh, told_unwritten(f"'{folder}'"):
+    with runtime.writing_folder(folder) as fresh:
         if native:
             save(model, fresh, about)
             _cut_long_texts(fresh / "tokenizer_config.json", model.text_tower.context)

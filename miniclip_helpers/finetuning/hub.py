@@ -1,6 +1,5 @@
 """CLIP and SigLIP from the hub, opened up for training: towers without their projections, the projections as heads, and back again."""
 
-import contextlib
 import copy
 import json
 import pathlib
@@ -134,19 +133,8 @@ def how_made(folder):
     return config.get("miniclip") or {key: config[key] for key in ("training", "fine_tuning") if key in config}
 
 
-@contextlib.contextmanager
-def told_unwritten(what):
-    """Turn what any library says of a disk that takes no more into a `ModelError` that names `what`."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{what} could not be written: {error}. Nothing is left of it; is there room on the disk?") from error
-
-
 def save(model, folder, extra=None):
-    """Write a model into an existing folder in the format it came from, for `load_model`. extra: more keys for config.json.
+    """Write a model into a folder of `runtime.writing_folder` in the format it came from, for `load_model`. extra: more keys for config.json.
 
     Hub models take their tokenizer and preprocessing along.
     """
@@ -160,15 +148,15 @@ def save(model, folder, extra=None):
     with torch.no_grad():
         whole.logit_scale.copy_(model.log_logit_scale)
     whole.config.miniclip = extra or {}
-    logging.disable_progress_bar()
     try:
         prepare = [AutoImageProcessor.from_pretrained(model.name, local_files_only=True, backend="pil"), AutoTokenizer.from_pretrained(model.name, local_files_only=True)]
-        with told_unwritten(f"'{model.name}' in the hub's format"):
-            whole.save_pretrained(folder, max_shard_size="1000GB")
-            for one in prepare:
-                one.save_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"the tokenizer and the preprocessing of '{model.name}' cannot be taken along: {str(error).splitlines()[0]}") from error
+    logging.disable_progress_bar()
+    try:
+        whole.save_pretrained(folder, max_shard_size="1000GB")
+        for one in prepare:
+            one.save_pretrained(folder)
     finally:
         if bars:
             logging.enable_progress_bar()

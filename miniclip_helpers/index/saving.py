@@ -55,11 +55,12 @@ def read(folder):
 def read_about(folder):
     """What index.json says, whole and unaltered, or a `ModelError`; the vectors are not looked at."""
     folder = pathlib.Path(folder)
+    runtime.check_ends(folder / FILES[1], ModelError, "build the index again")
     try:
-        about = json.loads("" if runtime.is_endless(folder / FILES[1]) else (folder / FILES[1]).read_text(encoding="utf8"))
+        about = runtime.parse_json((folder / FILES[1]).read_text(encoding="utf8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelError(f"'{folder}' holds no index; make one with: miniclip index PHOTOS --out {folder}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ModelError(f"'{folder}/{FILES[1]}' is damaged: {error}; build the index again") from error
     kinds = {"names": list, "about": dict, "sha256": str, "kind": str, "seal": str}
     if not isinstance(about, dict) or about.get("format") != FORMAT or not all(isinstance(about.get(key), kind) for key, kind in kinds.items()):

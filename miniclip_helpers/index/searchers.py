@@ -44,10 +44,10 @@ def rows_of(values, what):
         values = np.ascontiguousarray(real(values, what), dtype=np.float32)
     if values.ndim != 2 or not values.size:
         raise UsageError(f"expected {what} as rows (N, D), found the shape {values.shape}")
-    if not np.isfinite(values).all():
+    most = max(values.max(), -values.min())  # without a second array of this size; NaN and infinity come through
+    if not np.isfinite(most):
         bad = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
         raise UsageError(f"{what} hold NaN or infinity, first in row {bad}; look for a broken picture or a model that diverged")
-    most = max(values.max(), -values.min())  # without a second array of this size
     if most > LARGEST / values.shape[1] ** 0.5:
         raise UsageError(f"{what} hold numbers up to {most:g}, whose products overflow; expected rows of length 1")
     return values
@@ -231,7 +231,9 @@ def misfit(searcher, kind, names):
         return f"a {type(searcher).__name__} where {kind} was expected"
     if store is not None and (type(store) not in (faiss.IndexFlat, faiss.IndexFlatIP) or store.codes.size() != store.ntotal * store.d * 4 or store.d != searcher.d):
         return "its vectors are not all there"
-    if store is not None and store.ntotal and not np.isfinite(faiss.rev_swig_ptr(store.get_xb(), store.ntotal * store.d)).all():
+    count = 0 if store is None else store.ntotal * store.d
+    held = faiss.rev_swig_ptr(store.get_xb(), count) if count else np.zeros(1)
+    if not np.isfinite([held.min(), held.max()]).all():  # not of all: that would take a quarter of the index's memory once more
         return "its vectors hold NaN or infinity"
     if any(part.metric_type != faiss.METRIC_INNER_PRODUCT for part in (searcher, inner, *([] if store is None else [store]))):
         return "it compares by another measure than the cosine"

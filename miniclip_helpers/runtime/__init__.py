@@ -9,11 +9,12 @@ import sys
 import threading
 
 from ..errors import DataError, MiniclipError, UsageError
-from .strangers import is_endless, parse_json, plain  # noqa: F401
-from .whole import Unwritten, bring_back, cleared, is_aside, make_folder, sync, told, writing, writing_folder  # noqa: F401
+from .strangers import check_ends, is_endless, parse_json, plain  # noqa: F401
+from .unwritten import Unwritten, told
+from .whole import bring_back, cleared, is_aside, make_folder, sync, writing, writing_folder  # noqa: F401
 
 __all__ = [
-    "CHECKOUT", "PACKAGE", "Unwritten", "address_of", "bring_back", "build_dir", "cache_dir", "check_replaceable", "cleared", "data_dir", "device", "digest",
+    "CHECKOUT", "PACKAGE", "Unwritten", "address_of", "bring_back", "build_dir", "cache_dir", "check_ends", "check_replaceable", "cleared", "data_dir", "device", "digest",
     "figures_dir", "generator", "in_checkout", "is_aside", "is_endless", "is_loopback", "launched", "listen", "make_folder", "notebooks_dir", "offline", "parse_json",
     "peak_memory_mb", "plain", "progress", "read_lines", "sha256", "signals_to", "sync", "told", "writing", "writing_folder",
 ]
@@ -24,7 +25,10 @@ CHECKOUT = PACKAGE.parent
 
 def launched():
     """(number of this process, how many there are), as torchrun and accelerate launch say it; (0, 1) without a launcher. Number 0 writes and speaks."""
-    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    try:
+        rank, processes = int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1)
+    except ValueError:  # somebody else's variables
+        return 0, 1
     return (rank, processes) if "MASTER_ADDR" in os.environ and 0 <= rank < processes else (0, 1)
 
 
@@ -117,8 +121,7 @@ def digest(*parts):
 
 def read_lines(path, what):
     """{number from 1: text} of the lines of a text file in UTF-8, one `what` a line; blank ones are left out. A `DataError` where none is left."""
-    if is_endless(path):
-        raise DataError(f"'{path}' is no file, but a pipe or a device; write it into a file first")
+    check_ends(path, pipes=True)
     try:
         lines = pathlib.Path(path).read_text(encoding="utf-8-sig").split("\n")  # not at the further line ends that Unicode knows
     except (OSError, UnicodeDecodeError) as error:

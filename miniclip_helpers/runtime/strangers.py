@@ -1,27 +1,50 @@
 """What strangers send: paths that lead to no file, JSON without end, text that steers a terminal."""
 
 import json
-import pathlib
+import os
+import stat
 import unicodedata
 
+from ..errors import DataError
+
+OPENED = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they change the order in which all that follows is shown
 
 
-def is_endless(path):
-    """Whether something is there that is neither a file nor a folder: a pipe, a socket, a device. Whoever reads it may wait for ever, or read for ever."""
+def is_endless(path, pipes=False):
+    """Whether something is there that is neither a file nor a folder: a pipe, a socket, a device. Whoever reads it may wait for ever, or read for ever.
+
+    pipes: let a pipe pass that a shell has opened for this very command, such as /dev/stdin or <(...): whoever names it knows that it ends, and it is read once.
+    """
     try:
-        path = pathlib.Path(path)
-        return path.exists() and not path.is_file() and not path.is_dir()
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # nothing there, or a name that no file can have
         return False
+    if pipes and stat.S_ISFIFO(mode) and str(path).startswith(OPENED):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def parse_json(text):
-    """What `json.loads` gives; a `ValueError`, too, for what nests deeper than Python can follow."""
+def check_ends(path, kind=DataError, what="write what it gives into a file first", pipes=False):
+    """Raise an error of a `kind` for what `is_endless`; what: what to try instead."""
+    if is_endless(path, pipes):
+        raise kind(f"'{path}' is no file, but a pipe or a device; {what}")
+
+
+def parse_json(text, once=False):
+    """What `json.loads` gives; a `ValueError`, too, for what nests deeper than Python can follow, and, with `once`, for an object that names a key twice."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_once if once else None)
     except RecursionError:
         raise ValueError("it nests too deep") from None
+
+
+def _each_once(pairs):
+    found, seen = dict(pairs), set()
+    if len(found) < len(pairs):
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
 
 
 def plain(text, lines=False):

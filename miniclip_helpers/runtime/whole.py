@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import itertools
 import os
 import pathlib
@@ -9,62 +10,20 @@ import re
 import shutil
 import stat
 import sys
+import zlib
 
-from ..errors import MiniclipError
+from .unwritten import Unwritten, told, told_inside
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-ROOM, FORBIDDEN = "free some space, or name another place", "name a place that you may write to"
-ADVICE = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EFBIG: ROOM, errno.EIO: "the disk may be failing: name another place"}
-UNSYNCED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}  # what systems say that cannot sync a folder
+UNABLE = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # what file systems say that know no syncing
+UNSYNCED = UNABLE | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}  # of a folder
 UNSWAPPED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM}
 ASIDE = re.compile(r"\..*\.miniclip-\d+(\.[^/]*)?", re.DOTALL)
-
-
-class Unwritten(MiniclipError):
-    """A file or a folder could not be written; what stood there before still does. reason: what the system said. code: its errno."""
-
-    def __init__(self, path, error, kept=""):
-        self.code, self.reason = reason_of(error) or (getattr(error, "errno", None), getattr(error, "strerror", None) or error)
-        kept = kept or ("what was there is kept" if os.path.lexists(path) else "")
-        super().__init__(f"'{path}' cannot be written ({self.reason}); {f'{kept}: ' if kept else ''}{ADVICE.get(self.code, FORBIDDEN)}")
-
-
-def reason_of(error):
-    """(errno, words) where an exception of any library tells of a disk that is full or fails, or of a place that is closed to writing; else None."""
-    if isinstance(error, MiniclipError):  # says itself what is wrong
-        return (error.code, error.reason) if isinstance(error, Unwritten) else None
-    while error is not None:  # torch says only that it was cut short, while it handles what the system said
-        for code in (*ADVICE, errno.EROFS):
-            if getattr(error, "errno", None) == code or os.strerror(code) in str(error) or f"os error {code})" in str(error):
-                return code, os.strerror(code)
-        error = error.__cause__ or error.__context__
-    return None
-
-
-@contextlib.contextmanager
-def told(path, kept=""):
-    """Turn what the system says of an unwritable place into an `Unwritten` that names it. kept: what is not lost, in words."""
-    try:
-        yield
-    except OSError as error:
-        raise Unwritten(path, error, kept) from error
-
-
-@contextlib.contextmanager
-def _told_inside(path, aside, kept):
-    """The same for a block that writes `aside`: other faults of the block, such as a file that it cannot read, pass."""
-    try:
-        yield
-    except Exception as error:
-        names = [pathlib.Path(os.fsdecode(name)) for name in (getattr(error, "filename", None), getattr(error, "filename2", None)) if isinstance(name, (str, bytes, os.PathLike))]
-        here = not names or any(name == aside or aside in name.parents for name in names)  # without a name it comes from a file that is open
-        if reason_of(error) or (isinstance(error, OSError) and error.errno and here):
-            raise Unwritten(path, error, kept) from error
-        raise
+NO_FILE = "it is a device or a pipe, and no file"
 
 
 def sync(path):
@@ -77,12 +36,19 @@ def sync(path):
             return
         raise
     try:
-        os.fsync(handle)
+        _flush(handle)
     except OSError as error:
-        if not folder or error.errno not in UNSYNCED:
+        if error.errno not in (UNSYNCED if folder else UNABLE):
             raise
     finally:
         os.close(handle)
+
+
+def _flush(handle):
+    if hasattr(fcntl, "F_FULLFSYNC"):  # on macOS fsync leaves it in the disk's own memory
+        with contextlib.suppress(OSError):
+            return fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+    return os.fsync(handle)
 
 
 def make_folder(folder):
@@ -144,10 +110,17 @@ def cleared(aside):
     return not os.path.lexists(aside)
 
 
+def _names(path):
+    """(how the names begin that `path` has aside, how they end). A long name is cut, and a checksum tells it from others that begin alike."""
+    name = path.name if len(path.name) <= 40 else f"{path.name[:40]}-{zlib.crc32(path.name.encode('utf8', 'surrogatepass')):08x}"
+    return f".{name}.miniclip-", path.suffix[:16]
+
+
 def _aside(path, make):
     """(where to write until `path` is whole, a handle that holds it or None). The first name that no other writer of `path` has; `make` makes it."""
+    (begin, end), lost = _names(path), []
     for number in itertools.count():
-        aside = path.with_name(f".{path.name[:40]}.miniclip-{number}{path.suffix}")
+        aside = path.with_name(f"{begin}{number}{end}")
         while True:
             try:
                 make(aside)
@@ -158,6 +131,11 @@ def _aside(path, make):
             held = None if fcntl is None else _lock(aside, wait=True)
             if fcntl is None or held is not None:
                 return aside, held
+            lost.append(aside)
+            if len(lost) == 20:  # not other writers: a file system that gives a file another number each time it is asked, where nobody can hold one
+                for left in set(lost) - {aside}:
+                    _remove(left)
+                return aside, None
 
 
 def _new_file(aside):
@@ -171,7 +149,7 @@ def _beside(path, make, kept):
         make_folder(path.parent)
         aside, held = _aside(path, make)
     try:
-        with _told_inside(path, aside, kept):
+        with told_inside(path, aside, kept):
             yield aside
     except BaseException:
         if held is None or _is(held, aside):  # once it is in its place, another writer may have the name
@@ -183,9 +161,26 @@ def _beside(path, make, kept):
 
 
 def _place(path):
-    """Where a path leads: what a link points to is written, not the link."""
+    """Where a path leads: what a link points to is written, not the link; the link itself where what it points to is closed to writing, as in a store of contents."""
     path = pathlib.Path(path)
-    return pathlib.Path(os.path.realpath(path)) if path.is_symlink() else path
+    if not path.is_symlink():
+        return path
+    if _is_opened(path):
+        raise Unwritten(path, OSError(errno.EEXIST, NO_FILE))
+    target = pathlib.Path(os.path.realpath(path))
+    return target if not target.exists() or os.access(target, os.W_OK) and target.stat().st_mode & 0o222 else path  # to root no mode is closed
+
+
+def _is_opened(link):
+    """Whether a link leads to what a process has open, as /dev/stdout does: to replace the file would take it from under whoever writes to it."""
+    for _ in range(40):  # as many as Linux follows
+        if not link.is_symlink():
+            return False
+        folder = os.path.realpath(link.parent)
+        if folder in ("/dev", "/dev/fd") or folder.startswith("/proc/"):
+            return True
+        link = link.parent / os.readlink(link)
+    return False
 
 
 @contextlib.contextmanager
@@ -194,11 +189,12 @@ def writing(path, kept=""):
 
     A reader sees the old file or the new one, never a part, after a crash of the machine, too; when the block fails nothing is left behind. What a
     killed process left, the next writer of the file clears away. A full or failing disk is an `Unwritten`. kept: what is not lost then, in words.
+    Whatever the umask, all may read what is written, and its owner alone may change it: it is made to be shared, and a umask can only be read by changing it.
     """
     path = _place(path)
     with told(path):
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-            raise Unwritten(path, OSError(errno.EEXIST, "it is a folder" if path.is_dir() else "it is a device or a pipe, and no file"))
+            raise Unwritten(path, OSError(errno.EEXIST, "it is a folder" if path.is_dir() else NO_FILE))
     with _beside(path, _new_file, kept) as aside:
         yield aside
         with told(path, kept):
@@ -251,16 +247,15 @@ def _take_place(aside, path):
 
 def bring_back(path):
     """Where a process was killed between moving the old folder aside and putting the new one there, the old one stands again; where it was killed after that, the old one goes."""
-    path = pathlib.Path(path)
-    for number in itertools.count():
-        old = path.with_name(f".{path.name[:40]}.miniclip-{number}{path.suffix}.old")
-        if not old.is_dir():
-            return
-        if os.path.lexists(path):
-            _remove(old)
-            continue
-        with told(path):
-            os.replace(old, path)
+    path = _place(path)
+    begin, end = _names(path)
+    with told(path):
+        left = [old for old in path.parent.glob(f"{glob.escape(begin)}*{glob.escape(end)}.old") if old.is_dir() and old.name[len(begin):len(old.name) - len(end) - 4].isdecimal()]
+        for old in sorted(left, key=lambda old: old.lstat().st_ctime_ns, reverse=True):  # the last that stood there comes first
+            if os.path.lexists(path):
+                _remove(old)
+            else:
+                os.replace(old, path)
 
 
 def swap(one, other):

@@ -1,6 +1,5 @@
 """Where labels come from: a column of a dataset, its captions, a file."""
 
-import json
 import pathlib
 import re
 
@@ -46,9 +45,8 @@ def _from_captions(dataset):
 def read_labels(path):
     """Labels out of a file: one a line, or a JSON list. Empty lines do not count; a label that stands twice is a `DataError` with its lines."""
     path = pathlib.Path(path)
+    runtime.check_ends(path, pipes=True)
     try:
-        if runtime.is_endless(path):
-            raise OSError("it is no file, but a pipe or a device")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"the file of labels '{path}' does not exist") from None
@@ -71,8 +69,8 @@ def read_labels(path):
 
 def _json_list(path, text):
     try:
-        labels = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        labels = runtime.parse_json(text)
+    except ValueError as error:
         raise DataError(f"'{path}' is not valid JSON: {error}") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise DataError(f"'{path}' must be a JSON list of strings, like [\"cat\", \"dog\"]")

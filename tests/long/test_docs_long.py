@@ -27,7 +27,7 @@ LINES = [line for line in all_lines() if bare(line.text) not in NOT_TYPED and no
 
 @pytest.fixture(scope="module")
 def typist(tmp_path_factory):
-    typist = Typist(tmp_path_factory.mktemp("reader"), warm=False)
+    typist = Typist(tmp_path_factory.mktemp("reader"), forks=False)
     settings = tmp_path_factory.mktemp("jupyter")
     server = {"ServerApp": {"open_browser": False, "allow_root": True, "ip": "127.0.0.1"}, "ExtensionApp": {"open_browser": False}}
     (settings / "jupyter_server_config.json").write_text(json.dumps(server), encoding="utf8")

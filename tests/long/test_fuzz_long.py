@@ -6,20 +6,18 @@ import subprocess
 import sys
 
 import pytest
+from fuzzing import COLUMNS, run_cases
+from fuzzing_targets import TARGETS
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(TESTS))
-from fuzzing import COLUMNS, run_cases  # noqa: E402
-from fuzzing_targets import TARGETS  # noqa: E402
-
 RUNS = int(os.environ.get("MINICLIP_FUZZ_RUNS", 20_000))
 ROWS = int(os.environ.get("MINICLIP_FUZZ_ROWS", 10_000_000))
 
 
 @pytest.mark.parametrize("what, count", [("pictures", 10_000), ("texts", 100_000)])
-def test_all_of_them(what, count, monkeypatch):
+def test_all_of_them(what, count, monkeypatch, tmp_path):
     monkeypatch.setenv("MINICLIP_FUZZ_PHOTOS", "1")
-    counts = run_cases(what, count)
+    counts = run_cases(what, count, within=tmp_path)
     print(f"\n{counts}")
     assert not counts.findings and counts.total(COLUMNS[0]) >= count
 

@@ -20,7 +20,7 @@ try:
     assert urllib.request.urlopen(found[0], timeout=120).status == 200
     time.sleep(8)  # for whatever is done once the first page is out
 finally:
-    server.terminate(); server.wait(30)
+    server.terminate(); server.wait(120)
 """
 
 
