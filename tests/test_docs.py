@@ -59,8 +59,7 @@ CALLED = re.compile(r"`(?P<name>test_\w+)`")
 def promises():
     """[(promise, [(file, test)])] of README's table."""
     text = (ROOT / "README.md").read_text(encoding="utf8")
-    part = text[text.index("## What it promises") :].split("\n## ", 1)[0]
-    part = part.split("\n", 1)[1]
+    part = text[text.index("| promise | proof |") :].split("\n\n")[0].split("\n", 1)[1]
     rows = [match for match in ROW.finditer(part) if match["promise"] not in ("promise",) and not set(match["promise"]) <= set("-")]
     found = []
     for row in rows:

@@ -42,6 +42,8 @@ def _cause(error):
     if isinstance(error, MiniclipError):  # says itself what is wrong
         return (error, (error.code, error.reason)) if isinstance(error, Unwritten) else None
     while error is not None:  # torch says only that it was cut short, while it handles what the system said
+        if isinstance(error, OSError) and error.errno in CLOSED:
+            return error, (error.errno, os.strerror(error.errno))
         for code in (*ADVICE, errno.EROFS):
             words = os.strerror(code)
             told = not words.startswith("Unknown") and words in str(error)  # a code that this system has no words for

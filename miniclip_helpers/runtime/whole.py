@@ -246,7 +246,10 @@ def _take_place(aside, path):
 
 
 def bring_back(path):
-    """Where a process was killed between moving the old folder aside and putting the new one there, the old one stands again; where it was killed after that, the old one goes."""
+    """Where a process was killed between moving the old folder aside and putting the new one there, the old one stands again; where it was killed after that, the old one goes.
+
+    So does what a killed writer of `path` had not brought to its end.
+    """
     path = _place(path)
     begin, end = _names(path)
     with told(path):
@@ -256,6 +259,9 @@ def bring_back(path):
                 _remove(old)
             else:
                 os.replace(old, path)
+        for aside in path.parent.glob(f"{glob.escape(begin)}*{glob.escape(end)}"):
+            if is_aside(aside.name):
+                cleared(aside)
 
 
 def swap(one, other):

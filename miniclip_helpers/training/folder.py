@@ -13,6 +13,7 @@ FINISHED, PARTIAL = {"model.safetensors", "config.json", "split.json", "history.
 
 def finished(out, resume):
     """Whether `out` holds a finished run; a `UsageError` where it holds anything that this run may not touch."""
+    runtime.bring_back(out)
     if not out.exists() or not out.is_dir():
         runtime.check_replaceable(out, ())
     held = {file.name for file in out.iterdir() if not _unfinished(file)} if out.exists() else set()
