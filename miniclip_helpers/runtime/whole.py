@@ -226,9 +226,18 @@ def writing_folder(path, kept=""):
 
 def _take_place(aside, path):
     """The folder `aside` becomes `path`; what stood there is gone."""
-    if not os.path.lexists(path):
-        return os.replace(aside, path)
-    held = None if fcntl is None else _lock(path, wait=False)  # once it lies aside, another writer would take it for a leftover
+    held = None
+    for _ in range(100):  # others may be at the same: each waits for the folder that stands there, so that only one of them moves it
+        if not os.path.lexists(path):
+            try:
+                return os.replace(aside, path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another writer was quicker
+                    raise
+        with contextlib.suppress(PermissionError):
+            held = None if fcntl is None else _lock(path, wait=True)
+        if held is not None or fcntl is None:
+            break
     try:
         if swap(aside, path):
             return _remove(aside)
