@@ -107,6 +107,33 @@ def test_a_partly_damaged_cache_is_set_aside(tower, photo_folder, private_cache)
     assert torch.equal(embedding.image_features(tower, dataset), first) and tower.count == 3
 
 
+def test_a_mistake_of_the_caller_sets_no_file_aside(private_cache):
+    cache = embedding.FeatureCache("kept", 4)
+    cache.put({"a": np.ones(4)})
+    cache.close()
+    for wrong in (lambda: cache.get(["a"]), lambda: cache.put({"b": np.ones(4)})):
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            wrong()
+    assert [file.name for file in (private_cache / "features").iterdir()] == ["kept.sqlite"]
+
+
+def test_a_cache_that_could_not_be_opened_is_used_again_by_the_same_process(private_cache):
+    resource = pytest.importorskip("resource")
+    with contextlib.closing(embedding.FeatureCache("again", 4)) as cache:
+        cache.put({"a": np.ones(4)})
+    before, opened = resource.getrlimit(resource.RLIMIT_FSIZE), set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        with pytest.raises(MiniclipError, match=r"feature cache.*disk is full.*kept before is whole") as told:
+            embedding.FeatureCache("again", 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert told.value and (opened is None or set(os.listdir("/proc/self/fd")) == opened)  # `told` holds what stood on the stack
+    with contextlib.closing(embedding.FeatureCache("again", 4)) as cache:
+        cache.put({"b": np.ones(4)})
+        assert set(cache.get(["a", "b"])) == {"a", "b"}
+
+
 def test_two_processes_may_write_at_once(private_cache):
     def fill(start):
         cache = embedding.FeatureCache("shared", 4)

@@ -20,6 +20,8 @@ VERSION = 1  # of the file's layout; 0 is what the first release wrote, with the
 
 PATIENCE = 60  # seconds to wait for another process that is writing
 
+DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
 CLOSED = ("attempt to write a readonly database", "unable to open database file")  # what SQLite says of a file that it may not write to
 
 
@@ -54,14 +56,15 @@ class FeatureCache:
     """
 
     def __init__(self, fingerprint, width, folder=None):
-        self.width = width
+        self.width, self.base = width, None
         self.path = (_folder() if folder is None else folder) / "features" / f"{fingerprint}.sqlite"
         try:
             self._begin(folder is None and not os.environ.get("MINICLIP_CACHE"))
         except (OSError, sqlite3.OperationalError) as error:
+            self.close()
             raise self._unwritable(error) from error
-        except sqlite3.DatabaseError:
-            self._begin_anew("damaged")
+        except sqlite3.DatabaseError as error:
+            self._damaged(error)
 
     def _begin(self, elsewhere):
         """Open the file, and make it where it is not there. elsewhere: whether a private one takes its place where it is closed to writing, as one that root made is."""
@@ -73,6 +76,12 @@ class FeatureCache:
                 raise
             self.path = _until_the_end(os.getpid()) / "features" / self.path.name
             self._begin(False)
+
+    def _damaged(self, error):
+        """Begin anew where the file is damaged, and only there: what a caller does wrong, as to use a closed cache, is no fault of the file."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in DAMAGED:
+            raise error
+        self._begin_anew("damaged")
 
     def _begin_anew(self, why):
         """Set the file aside and start an empty one."""
@@ -126,8 +135,8 @@ class FeatureCache:
                 rows = self.base.execute(f"SELECT key, value FROM features WHERE key IN ({','.join('?' * len(part))})", part).fetchall()
             except sqlite3.OperationalError as error:
                 raise self._unwritable(error) from error
-            except sqlite3.DatabaseError:
-                self._begin_anew("damaged")
+            except sqlite3.DatabaseError as error:
+                self._damaged(error)
                 return {}
             found |= {key: np.frombuffer(value, dtype=np.float32) for key, value in rows if len(value) == 4 * self.width}
         return found
@@ -140,8 +149,9 @@ class FeatureCache:
                 self.base.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
         except sqlite3.OperationalError as error:
             raise self._unwritable(error) from error
-        except sqlite3.DatabaseError:
-            self._begin_anew("damaged")
+        except sqlite3.DatabaseError as error:
+            self._damaged(error)
 
     def close(self):
-        self.base.close()
+        if self.base is not None:
+            self.base.close()
