@@ -170,6 +170,8 @@ def _child(call, args, log, environment, root, fault, counted, steps):
         code = error.exit_code
     except SystemExit as end:
         code = end.code or 0
+    except KeyboardInterrupt:
+        code = 130
     except BaseException:
         traceback.print_exc()
     os._exit(code)  # no farewell: what has to be on the disk is there
@@ -260,9 +262,8 @@ def write_history(folder, version):
 def write_features(folder, version):
     from miniclip_helpers.embedding import FeatureCache
 
-    cache = FeatureCache("f", 300, folder)
-    cache.put({f"{row}-{version}": np.full(300, row + version, np.float32) for row in range(100)})
-    cache.close()
+    with contextlib.closing(FeatureCache("f", 300, folder)) as cache:
+        cache.put({f"{row}-{version}": np.full(300, row + version, np.float32) for row in range(100)})
 
 
 def write_index(folder, version):
@@ -470,7 +471,7 @@ class Bench:
         assert code == 0, f"{self.name}: {said}"
 
     def faults(self, count, seed):
-        """A seeded choice of faults: each operation may be struck, in each way."""
+        """A seeded choice of `count` faults, and one Ctrl-C: each operation may be struck, in each way."""
         dice, chosen = random.Random(f"{self.name} {seed}"), []
         for number in range(count):
             if self.kind.native or number % 4 == 3:
@@ -479,7 +480,7 @@ class Bench:
             at = dice.randrange(len(self.operations))
             what = dice.choice([*ERRORS, "kill", "kill", "short" if self.operations[at] == "write" else "EIO"])
             chosen.append(Fault(what, at))
-        return chosen
+        return chosen if self.kind.native else [*chosen, Fault("INT", dice.randrange(len(self.operations)))]
 
     def strike(self, fault):
         """Write the new state over the old with a fault in it, and look; then once more without. An `AssertionError` says which case broke what."""
@@ -495,6 +496,8 @@ class Bench:
             assert held == self.new, case
         elif code == -signal.SIGKILL:
             assert fault.what == "kill", case
+        elif fault.what == "INT":
+            assert code == 130 and "Traceback" not in said and (not hidden or self.kind.serves), (case, hidden)
         else:
             assert code == 1 and said.count("\n") == 1 and said.startswith("miniclip: ") and "cannot be" in said and (";" in said), case
             assert not hidden or self.kind.serves, (case, hidden)  # a part of a download is gone on from

@@ -100,7 +100,7 @@ def test_learning_that_is_stopped_says_how_to_go_on(name, place, command, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} <= {"run", "cache"}
 
 
-@pytest.mark.parametrize("name", [name for name, kind in faults.KINDS.items() if not kind.serves and name != "feature cache"])  # that one: tests/test_embedding.py
+@pytest.mark.parametrize("name", [name for name, kind in faults.KINDS.items() if not kind.serves])
 def test_a_disk_that_is_really_full(name, tmp_path):
     """A tmpfs with no page, one, three or nine left: what was there stays, whole; the error says so; with room again the same call works."""
     if sys.platform != "linux":

@@ -41,16 +41,22 @@ def _cause(error):
     """(the one of the exceptions that led to `error` which tells of it, (errno, words)), or None."""
     if isinstance(error, MiniclipError):  # says itself what is wrong
         return (error, (error.code, error.reason)) if isinstance(error, Unwritten) else None
-    while error is not None:  # torch says only that it was cut short, while it handles what the system said
-        if isinstance(error, OSError) and error.errno in CLOSED:
-            return error, (error.errno, os.strerror(error.errno))
+    for one in _led_to(error):  # torch says only that it was cut short, while it handles what the system said
+        if isinstance(one, OSError) and one.errno in CLOSED:
+            return one, (one.errno, os.strerror(one.errno))
         for code in (*ADVICE, errno.EROFS):
             words = os.strerror(code)
-            told = not words.startswith("Unknown") and words in str(error)  # a code that this system has no words for
-            if getattr(error, "errno", None) == code or told or f"os error {code})" in str(error):
-                return error, (code, words)
-        error = error.__cause__ or error.__context__
+            told = not words.startswith("Unknown") and words in str(one)  # a code that this system has no words for
+            if getattr(one, "errno", None) == code or told or f"os error {code})" in str(one):
+                return one, (code, words)
     return None
+
+
+def _led_to(error):
+    """An exception, then each that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 @contextlib.contextmanager
@@ -68,6 +74,9 @@ def told_inside(path, aside, kept):
     try:
         yield
     except Exception as error:
+        for before in _led_to(error):  # Ctrl-C in the middle of torch's writing ends in an error of torch, about a file that is cut short
+            if isinstance(before, KeyboardInterrupt):
+                raise before from None
         cause, reason = _cause(error) or (error, None)
         names = [name for name in (getattr(cause, "filename", None), getattr(cause, "filename2", None)) if isinstance(name, (str, bytes, os.PathLike))]
         here = not names or any(_holds(aside, name) for name in names)  # without a name it comes from a file that is open
