@@ -1,5 +1,6 @@
 """How Voila is started, and that its page names no address outside; that it really opens is tested in tests/browser."""
 
+import asyncio
 import contextlib
 import html
 import json
@@ -20,7 +21,7 @@ import psutil
 import pytest
 
 from miniclip_helpers import app, cli, datasets, runtime, search
-from miniclip_helpers.app import page, serving
+from miniclip_helpers.app import page, serving, voila_page
 from miniclip_helpers.errors import ModelError
 from miniclip_helpers.index import load_index
 
@@ -218,6 +219,25 @@ def test_a_kernel_that_dies_before_it_is_ready_ends_the_command(index, tmp_path)
         assert process.wait(200) == 1 and "ended before it was ready" in log.read_text(encoding="utf8")
 
 
+def test_a_kernel_that_is_being_started_anew_is_ended_too(tmp_path):
+    """By the manager's own watcher, after it died: of such a one the manager cannot say yet whether it is ready, and fails when it is asked to end it."""
+    from jupyter_client import AsyncMultiKernelManager
+
+    async def begin_and_end():
+        manager = AsyncMultiKernelManager(connection_dir=str(tmp_path))
+        manager._pools = {}
+        number = await manager.start_kernel()
+        again = asyncio.create_task(manager.restart_kernel(number, now=True))
+        while manager.get_kernel(number).ready.done():
+            await asyncio.sleep(0)
+        kernel = manager.get_kernel(number)
+        await voila_page.end_all(manager)
+        await again
+        return manager.list_kernel_ids(), await kernel.is_alive()
+
+    assert asyncio.run(begin_and_end()) == ([], False)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_a_home_that_cannot_be_written(index, tmp_path):
     """A file, under which nobody can make a folder, root neither."""
@@ -267,5 +287,5 @@ def test_a_page_whose_python_cannot_be_started_ends_the_command(index, tmp_path,
     (tmp_path / "book.ipynb").write_text(book, encoding="utf8")
     run = f"import pathlib, sys; from miniclip_helpers import cli; from miniclip_helpers.app import serving; serving.NOTEBOOK = pathlib.Path({str(tmp_path / 'book.ipynb')!r}); sys.exit(cli.main())"
     with started(index, tmp_path, run=("-c", run)) as (process, log, family):
-        assert process.wait(100) == 1, log.read_text(encoding="utf8")
+        assert process.wait(200) == 1, log.read_text(encoding="utf8")
         assert said in log.read_text(encoding="utf8") and "Traceback" not in log.read_text(encoding="utf8")

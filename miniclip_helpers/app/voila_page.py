@@ -15,6 +15,7 @@ from ..runtime import signals_to
 SECONDS_KEPT = 300  # a kernel whose page is gone without a word: a browser that crashed, a telephone that fell asleep
 LOOK = 100  # milliseconds between two looks at what the first kernel says
 SHORT = 40  # letters of a folder's path: that of a socket in it has 107 at most
+LOOKS = 50  # at a kernel that is being started anew, before it is ended all the same
 BODY = 64 * 2**20  # of a message at most: a picture as cameras write it
 
 
@@ -82,6 +83,10 @@ def settings(private):
 async def end_all(manager):
     """End all kernels. Those being started are awaited first: half started they are not known yet, and would stay."""
     await asyncio.gather(*(task for pool in manager._pools.values() for task in pool), return_exceptions=True)
+    for _ in range(LOOKS):  # one that died is being started anew at this moment by the manager itself, which cannot end it before it has done so
+        if all(manager.get_kernel(number).ready.done() for number in manager.list_kernel_ids()):
+            break
+        await asyncio.sleep(LOOK / 1000)
     await manager.shutdown_all(now=True)
 
 
