@@ -12,7 +12,7 @@ import pytest
 from conftest import picture
 from hostile import memory_below
 
-from miniclip_helpers import cli, datasets, downloads, images, index, pretrained, search, zero_shot
+from miniclip_helpers import cli, datasets, downloads, embedding, images, index, pretrained, search, zero_shot
 from miniclip_helpers.datasets import shards
 from miniclip_helpers.errors import DataError, ImageError, MiniclipError
 
@@ -264,6 +264,36 @@ def test_a_table_that_unpacks_to_far_more_than_it_weighs(tmp_path):
     assert (tmp_path / "bomb.parquet").stat().st_size < 500_000
     with memory_below(100), pytest.raises(DataError, match="would unpack"):
         datasets.load_dataset(tmp_path / "bomb.parquet")
+
+
+@pytest.mark.parametrize("kind", ["text", "texts", "picture", "vectors"])
+def test_one_long_value_in_every_row(kind, tmp_path):
+    """Few rows, and a value that is written once: 100 GB out of a few thousand bytes. A small table that repeats itself is a table like any other."""
+    import pyarrow
+    import pyarrow.parquet
+
+    def column(value, rows):
+        return pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(rows, np.int32)), pyarrow.array([value]))
+
+    def write(file, length, rows):
+        long, long_bytes = column("y" * length, rows), column(b"z" * length, rows)
+        columns = {"text": {"image": column(b"x", rows), "captions": long},
+                   "texts": {"image": column(b"x", rows), "captions": pyarrow.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32), long)},
+                   "picture": {"image": pyarrow.StructArray.from_arrays([long_bytes], ["bytes"]), "captions": column("a", rows)},
+                   "vectors": {"name": long, "embedding": pyarrow.array([[0.5, 0.5]] * rows)}}[kind]
+        pyarrow.parquet.write_table(pyarrow.table(columns), file, compression="zstd")
+        return embedding.read_vectors if kind == "vectors" else datasets.load_dataset
+
+    read = write(tmp_path / "bomb.parquet", 1_000_000, 100_000)
+    assert (tmp_path / "bomb.parquet").stat().st_size < 20_000
+    with memory_below(100), pytest.raises(DataError, match="would unpack to 100,0"):
+        read(tmp_path / "bomb.parquet")
+    write(tmp_path / "good.parquet", 1000, 100)
+    if kind == "vectors":
+        with pytest.raises(DataError, match="no shard of vectors"):
+            read(tmp_path / "good.parquet")
+    else:
+        assert len(read(tmp_path / "good.parquet")) == 100
 
 
 def test_the_command_line_says_it_in_one_line(tmp_path, capsys):

@@ -49,16 +49,47 @@ def _values(table, key, file):
 def check_unpacked(file):
     """Raise a `DataError` for a parquet table that would unpack to far more than it weighs: what repeats takes hardly any room in the file, and all of it in memory.
 
-    The file says how many rows it has, and how much its columns weigh unpacked; a value that is written once may stand in each row."""
+    The file says how many rows it has, and how much its columns weigh unpacked. A value that is written once may stand in each row: where that could fill
+    the memory, the column is read as the values and the rows' references to them, and counted."""
     import pyarrow.parquet
 
     runtime.check_ends(file)
     about = pyarrow.parquet.read_metadata(file)
     groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    unpacked = sum(group.total_byte_size for group in groups)
-    held = max(unpacked, 8 * about.num_rows * about.num_columns)
-    if held > LEAST_BOMB and held > MOST_UNPACKED * pathlib.Path(file).stat().st_size:
-        raise DataError(f"'{file}' weighs {pathlib.Path(file).stat().st_size:,} bytes and would unpack to {held:,} or more; it is not opened: write it anew, or in parts")
+    unpacked = max(sum(group.total_byte_size for group in groups), 8 * about.num_rows * about.num_columns)
+    _refuse_bomb(file, unpacked)
+    for number, group in enumerate(groups):
+        for column in map(group.column, range(group.num_columns)):
+            repeats = column.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in column.encodings)
+            if repeats and column.num_values * column.total_uncompressed_size > LEAST_BOMB:
+                unpacked += _repeated(file, number, column.path_in_schema)
+                _refuse_bomb(file, unpacked)
+
+
+def _refuse_bomb(file, unpacked):
+    size = pathlib.Path(file).stat().st_size
+    if unpacked > LEAST_BOMB and unpacked > MOST_UNPACKED * size:
+        raise DataError(f"'{file}' weighs {size:,} bytes and would unpack to {unpacked:,} or more; it is not opened: write it anew, or in parts")
+
+
+def _repeated(file, group, path):
+    """Bytes that the texts of one column take in one row group once each stands in its row."""
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(file, read_dictionary=[path]) as table:
+        parts = [chunk for column in table.read_row_group(group, columns=[path]).columns for chunk in column.chunks]
+    size = 0
+    while parts:
+        part = parts.pop()
+        if pyarrow.types.is_dictionary(part.type):
+            lengths = pyarrow.compute.binary_length(part.dictionary).cast("int64")
+            size += pyarrow.compute.sum(lengths.take(part.indices)).as_py() or 0
+        elif pyarrow.types.is_list(part.type) or pyarrow.types.is_large_list(part.type):
+            parts.append(part.flatten())
+        elif pyarrow.types.is_struct(part.type):
+            parts += part.flatten()
+    return size
 
 
 def from_columns(columns, image, file, name, skip_problems=False):

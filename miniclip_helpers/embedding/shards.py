@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from .. import runtime
+from ..datasets.parquet import check_unpacked
 from ..errors import DataError, UsageError
 
 FORMAT = "miniclip-vectors-1"
@@ -50,6 +51,7 @@ def read_vectors(file):
 
     about = read_about(file)
     try:
+        check_unpacked(file)
         table = pyarrow.parquet.read_table(file)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"'{file}' is no readable shard of vectors ({error}); encode it again") from error
