@@ -33,15 +33,15 @@ COPIED = ("miniclip_helpers", "tests")  # the rest of the tree is linked, but fo
 LEFT_OUT = (".git", ".venv", ".uv", ".hypothesis", ".pytest_cache", ".ruff_cache", ".benchmarks", "build", "dist")
 
 _TRAINING = ["test_training", "test_training_loop", "test_training_presets", "test_train_processes", "test_processes", "test_scale", "test_locked", "test_text_head", "test_mini",
-             "test_small_encoders", "test_gradient_cache", "test_multi_view", "test_shares", "test_comparison", "test_encoder_weights", "test_same_weights"]
+             "test_small_encoders", "test_gradient_cache", "test_multi_view", "test_shares", "test_comparison", "test_encoder_weights", "test_same_weights", "test_edge_numbers"]
 TESTS = {
     "losses": ["test_losses", "test_processes", "test_gradient_cache", "test_edge_numbers", "test_scale"],
     "metrics": ["test_metrics", "test_metrics_blocks", "test_metrics_mutants", "test_metrics_statistics", "test_edge_numbers", "test_retrieval"],
-    "model": ["test_model", "test_encoders", "test_small_encoders", "test_locked", "test_training", "test_mini"],
-    "tokenizers": ["test_tokenizers", "test_encoders"],
-    "index": ["test_index", "test_edge_numbers", "test_search"],
+    "model": ["test_model", "test_encoders", "test_small_encoders", "test_locked", "test_training", "test_mini", "test_edge_numbers", "test_attacks"],
+    "tokenizers": ["test_tokenizers", "test_encoders", "test_edge_numbers"],
+    "index": ["test_index", "test_edge_numbers", "test_search", "test_attacks"],
     "training": _TRAINING,
-    "checks": ["test_checks", "test_checks_judging", *(f"exercises/test_nb{number:02}" for number in range(12))],
+    "checks": ["test_checks", "test_checks_judging", *(f"exercises/test_nb{number:02}" for number in range(12)), "exercises/test_rarer_mistakes"],
 }
 
 

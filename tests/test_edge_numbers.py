@@ -424,7 +424,7 @@ REFUSED = [
     ("training.scaling.spread", lambda: scaling.spread(torch.ones(1, 2)), "no spread"),
     ("training.scaling.spread", lambda: scaling.spread(put(torch.eye(3), NAN)), "no spread"),
     *[("training.scaling.fit_power_law", lambda a=a: scaling.fit_power_law(*a), "above 0|NaN") for a in (([1, 2], [0.5, 0.0]), ([1], [0.5]), ([2, 2], [0.5, 0.4]), ([0, 2], [0.5, 0.4]),
-                                                                                                       ([1, 2], [0.5, NAN]), ([1, 2], [0.5]), ([], []))],
+                                                                                                       ([1, 2], [0.5, NAN]), ([1, 2], [0.5]), ([1, 2, 4], [0.5, 0.4]), ([], []))],
     ("training.scaling.fit_floor", lambda: scaling.fit_floor([1, 2], [0.5, 0.4]), "3 different sizes"),
     ("training.scaling.judge_law", lambda: scaling.judge_law([1, 2, 4, 8], [[0.5, 0.4, 0.3, NAN]]), "NaN"),
     ("training.scaling.recall_at_10", lambda: scaling.recall_at_10(PICTURES * NAN, PICTURES), "NaN"),

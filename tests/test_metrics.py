@@ -171,6 +171,15 @@ def test_calibration_by_hand():
         metrics.calibration_table(np.ones((2, 3)), np.array([0, 1]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rows_in_half_precision_may_sum_to_a_little_more_than_one(dtype):
+    rows = torch.tensor([[0.5, 0.504]]).to(dtype)
+    assert 0.002 < rows.double().sum() - 1 < 0.01
+    assert metrics.calibration_table(rows, [1], bins=2)["count"].tolist() == [0, 1]
+    with pytest.raises(UsageError, match="softmax"):
+        metrics.calibration_table(rows.float(), [1], bins=2)
+
+
 def test_paired_interval_sees_what_two_separate_intervals_cannot():
     random = np.random.default_rng(0)
     before = random.random(400) < 0.5

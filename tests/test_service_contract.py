@@ -13,7 +13,8 @@ CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conform
 
 @pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"], ids=["as it should be", "as it should not be"])
 @pytest.mark.parametrize("label", ["POST /search/text", "POST /search/image", "POST /zero-shot", "GET /photos/{name}", "GET /health", "GET /metrics"])
-def test_nothing_made_up_breaks_the_service(engine, label, mode):  # noqa: F811
+def test_nothing_made_up_breaks_the_service(engine, label, mode, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(engine, "close", lambda: None)  # older schemathesis begins and ends the application with every request
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(engine))
     operation = {found.ok().label: found.ok() for found in schema.get_all_operations()}[label]
     checks = [check for check in schemathesis.checks.CHECKS.get_all() if check.__name__ in CHECKS]

@@ -71,6 +71,8 @@ def test_miniclip_train_takes_every_encoder(image, text, stamps_folder, stamps, 
     steps = history(tmp_path / "run")
     assert len(steps) == 2 and all(float(row["loss"]) > 0 for row in steps) and 0 <= float(steps[-1]["val_text_to_image_R@1"]) <= 1
     assert model.text_tower.locked == (text == "minilm") and not model.image_tower.locked
+    told = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf8"))["training"]
+    assert told["fitted_on"] == ["train"] and (told["train"], told["val"]) == (16, 4) and "split" not in told
 
 
 def test_locked_weights_stay_and_unlocked_ones_learn(stamps, tmp_path):

@@ -114,12 +114,12 @@ def _free_port():
 
 def _environment(rank, processes, port):
     """What tells a worker who it is. All talk over the loopback alone."""
-    system = {"linux": {"GLOO_SOCKET_IFNAME": "lo"}, "darwin": {"GLOO_SOCKET_IFNAME": "lo0"}, "win32": {"USE_LIBUV": "0"}}  # torch for Windows lacks libuv
+    system = {"linux": {"GLOO_SOCKET_IFNAME": "lo"}, "darwin": {"GLOO_SOCKET_IFNAME": "lo0"}}
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE_", "TORCHELASTIC_", "OMPI_", "PMI_"))}
     places = os.pathsep.join(filter(None, [str(runtime.CHECKOUT), os.environ.get("PYTHONPATH")]))
     return kept | system.get(sys.platform, {}) | {name: str(value) for name, value in numbers.items()} | {
-        "MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "USE_LIBUV": "0", "PYTHONPATH": places}
+        "MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "USE_LIBUV": "0", "PYTHONPATH": places}  # torch for Windows lacks libuv
 
 
 def run_processes(processes=2, seed=0, batch=BATCH, timeout=400):
