@@ -36,6 +36,7 @@ NOT_TYPED = {
     "make test-oldest": ("fetches an environment of its own", "tests/test_environments.py::test_every_dependency_has_an_oldest_version"),
     "PYTHON=3.13 make test-python": ("fetches an environment of its own", "tests/test_environments.py::test_the_pythons_that_are_promised_are_tested"),
     "python tests/fuzzing.py pictures 10000": ("takes half an hour", "tests/test_fuzz_images.py::test_a_thousand_damaged_pictures"),
+    "python tests/mutants.py --seed 2 --number 80": ("takes an hour", "tests/test_mutants.py::test_twelve_planted_faults_are_noticed"),
     "python tests/fuzzing.py texts 100000": ("takes half an hour", "tests/test_fuzz_texts.py::test_thousands_of_odd_texts"),
     ".ci/run": ("brings system packages, and runs all tests", "tests/test_project.py::test_ci_runs_the_same_steps_everywhere"),
     "uv sync": ("fetches packages", "tests/test_project.py::test_ci_runs_the_same_steps_everywhere"),
