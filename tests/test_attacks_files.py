@@ -14,6 +14,7 @@ from hostile import memory_below
 
 from miniclip_helpers import cli, datasets, downloads, embedding, images, index, pretrained, search, zero_shot
 from miniclip_helpers.datasets import shards
+from miniclip_helpers.embedding import parts
 from miniclip_helpers.errors import DataError, ImageError, MiniclipError
 
 pytestmark = [pytest.mark.skipif(os.name == "nt", reason="links, pipes and devices of POSIX"), pytest.mark.usefixtures("never_hang")]
@@ -288,12 +289,17 @@ def test_one_long_value_in_every_row(kind, tmp_path):
     assert (tmp_path / "bomb.parquet").stat().st_size < 20_000
     with memory_below(100), pytest.raises(DataError, match="would unpack to 100,0"):
         read(tmp_path / "bomb.parquet")
+    if kind != "vectors":  # `encode` reads some rows at a time
+        with memory_below(500), pytest.raises(DataError, match="would unpack to"):
+            parts.open_part(parts.plan(tmp_path / "bomb.parquet", 1000)[2][-1])
     write(tmp_path / "good.parquet", 1000, 100)
     if kind == "vectors":
         with pytest.raises(DataError, match="no shard of vectors"):
             read(tmp_path / "good.parquet")
     else:
         assert len(read(tmp_path / "good.parquet")) == 100
+        _, _, planned, _ = parts.plan(tmp_path / "good.parquet", 30)
+        assert [len(parts.open_part(part)) for part in planned] == [30, 30, 30, 10]
 
 
 def test_the_command_line_says_it_in_one_line(tmp_path, capsys):

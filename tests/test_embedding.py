@@ -107,6 +107,25 @@ def test_a_partly_damaged_cache_is_set_aside(tower, photo_folder, private_cache)
     assert torch.equal(embedding.image_features(tower, dataset), first) and tower.count == 3
 
 
+@pytest.mark.parametrize("width", [128, 256, 300, 384, 512, 768])
+def test_a_cache_takes_little_more_room_than_its_vectors(width, private_cache):
+    with contextlib.closing(embedding.FeatureCache("room", width)) as cache:
+        for start in range(0, 3000, 300):
+            cache.put({f"{row:064x}": np.full(width, row) for row in range(start, start + 300)})
+    assert cache.path.stat().st_size < 1.5 * 3000 * 4 * width
+
+
+def test_a_cache_of_an_older_layout_is_read_and_added_to(private_cache):
+    (private_cache / "features").mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(private_cache / "features" / "older.sqlite")) as base, base:
+        base.execute("CREATE TABLE features (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+        base.execute("INSERT INTO features VALUES ('a', ?)", [np.ones(4, np.float32).tobytes()])
+        base.execute("PRAGMA user_version = 1")
+    with contextlib.closing(embedding.FeatureCache("older", 4)) as cache:
+        cache.put({"b": np.full(4, 2.0)})
+        assert {key: value.tolist() for key, value in cache.get(["a", "b"]).items()} == {"a": [1.0] * 4, "b": [2.0] * 4}
+
+
 def test_a_mistake_of_the_caller_sets_no_file_aside(private_cache):
     cache = embedding.FeatureCache("kept", 4)
     cache.put({"a": np.ones(4)})

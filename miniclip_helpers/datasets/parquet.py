@@ -55,20 +55,31 @@ def check_unpacked(file):
 
     runtime.check_ends(file)
     about = pyarrow.parquet.read_metadata(file)
-    groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    unpacked = max(sum(group.total_byte_size for group in groups), 8 * about.num_rows * about.num_columns)
-    _refuse_bomb(file, unpacked)
-    for number, group in enumerate(groups):
+    unpacked = weight(about)
+    refuse_bomb(file, unpacked)
+    for number in range(about.num_row_groups):
+        group = about.row_group(number)
         for column in map(group.column, range(group.num_columns)):
             repeats = column.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in encoding for encoding in column.encodings)
             if repeats and column.num_values * column.total_uncompressed_size > LEAST_BOMB:
                 unpacked += _repeated(file, number, column.path_in_schema)
-                _refuse_bomb(file, unpacked)
+                refuse_bomb(file, unpacked)
 
 
-def _refuse_bomb(file, unpacked):
-    size = pathlib.Path(file).stat().st_size
-    if unpacked > LEAST_BOMB and unpacked > MOST_UNPACKED * size:
+def weight(about):
+    """Bytes that a parquet table takes unpacked at least, by what its own metadata says."""
+    return max(sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups)), 8 * about.num_rows * about.num_columns)
+
+
+def is_bomb(file, unpacked):
+    """Whether so many bytes are far more than a file of this size should unpack to."""
+    return unpacked > LEAST_BOMB and unpacked > MOST_UNPACKED * pathlib.Path(file).stat().st_size
+
+
+def refuse_bomb(file, unpacked):
+    """Raise a `DataError` where `is_bomb`."""
+    if is_bomb(file, unpacked):
+        size = pathlib.Path(file).stat().st_size
         raise DataError(f"'{file}' weighs {size:,} bytes and would unpack to {unpacked:,} or more; it is not opened: write it anew, or in parts")
 
 

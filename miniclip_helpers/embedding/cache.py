@@ -18,6 +18,8 @@ from ..errors import MiniclipError
 
 VERSION = 1  # of the file's layout; 0 is what the first release wrote, with the same layout and no number
 
+PAGE = 2**14  # bytes: several vectors to a page; one to each page of SQLite's usual 4096 bytes takes two to four times the room
+
 PATIENCE = 60  # seconds to wait for another process that is writing
 
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -114,6 +116,7 @@ class FeatureCache:
 
     def _open(self):
         self.base = sqlite3.connect(self.path, timeout=PATIENCE)
+        self.base.execute(f"PRAGMA page_size = {PAGE}")  # of a file that is new
         self.base.execute("PRAGMA journal_mode=WAL")
         (version,) = self.base.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
@@ -121,7 +124,7 @@ class FeatureCache:
                           "it is set aside and begun anew", CacheWarning, stacklevel=4)
             self._begin_anew(f"version{version}")
             return
-        self.base.execute("CREATE TABLE IF NOT EXISTS features (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+        self.base.execute("CREATE TABLE IF NOT EXISTS features (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
         if not version:
             self.base.execute(f"PRAGMA user_version = {VERSION}")
         self.base.commit()

@@ -5,7 +5,10 @@ import os
 import pathlib
 
 from .. import datasets, runtime
+from ..datasets.parquet import is_bomb, refuse_bomb, weight
 from ..errors import DataError
+
+BATCH = 64  # rows of a parquet table that are unpacked at once
 
 
 def plan(data, rows, skip_problems=False):
@@ -54,6 +57,8 @@ def _rows_of(path):
             schema = table.schema_arrow
             kind = schema.field("image").type if "image" in schema.names else None
             inside = kind is not None and (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind) or pyarrow.types.is_struct(kind))
+            if inside:
+                refuse_bomb(path, weight(table.metadata))
             return table.metadata.num_rows if inside else None
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"'{path}' is not a readable parquet table: {error}") from error
@@ -83,12 +88,13 @@ def _parquet_rows(file, start, stop):
     import pyarrow.parquet
 
     try:
-        return _read_rows(pyarrow.parquet.ParquetFile(file), file.stem, start, stop)
+        return _read_rows(pyarrow.parquet.ParquetFile(file), file, start, stop)
     except (OSError, ValueError, pyarrow.ArrowException) as error:  # a damaged page, a text that is not UTF-8
         raise DataError(f"'{file}', rows {start + 1} to {stop}: cannot be read ({error})") from error
 
 
-def _read_rows(table, title, start, stop):
+def _read_rows(table, file, start, stop):
+    """The rows, counted while they are read: a value that is written once may stand in each of them."""
     with table:
         wanted, first, before = [], None, 0
         for number in range(table.num_row_groups):
@@ -97,13 +103,23 @@ def _read_rows(table, title, start, stop):
                 wanted.append(number)
                 first = before if first is None else first
             before = after
-        names, captions, cells = [], [], []
+        names, captions, cells, unpacked = [], [], [], 0
+        largest = max(table.metadata.row_group(number).total_byte_size for number in wanted)
         held = [key for key in table.schema_arrow.names if key in datasets.PICTURE_COLUMNS]
-        for batch in table.iter_batches(64, row_groups=wanted, columns=held):
+        for batch in table.iter_batches(1 if is_bomb(file, BATCH * largest) else BATCH, row_groups=wanted, columns=held):
             at, first = first, first + len(batch)
             if first <= start or at >= stop:
                 continue
             low, high = max(start - at, 0), min(stop - at, len(batch))
             found = datasets.picture_rows(batch.slice(low, high - low).to_pydict(), at + low)
+            unpacked += _letters(found)
+            refuse_bomb(file, unpacked)
             names, captions, cells = names + found[0], captions + found[1], cells + found[2]
-    return datasets.ImageTextDataset(title, names, captions, cells)
+    return datasets.ImageTextDataset(file.stem, names, captions, cells)
+
+
+def _letters(cells):
+    """How many letters and bytes stand in nested lists."""
+    if isinstance(cells, (list, tuple)):
+        return sum(map(_letters, cells))
+    return len(cells) if isinstance(cells, (str, bytes)) else 0
