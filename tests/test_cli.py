@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -15,7 +16,7 @@ from PIL import Image
 from test_images import bomb
 
 from miniclip_helpers import cli
-from miniclip_helpers.cli.common import write_json
+from miniclip_helpers.cli.common import words, write_json
 from miniclip_helpers.datasets import load_dataset
 
 COMMANDS = ["run", "figures", "train", "train-mini", "fine-tune", "export", "evaluate", "zero-shot", "index", "search", "doctor", "badges"]
@@ -187,6 +188,23 @@ def test_json_is_printed_where_it_is_asked_for_on_the_standard_output(tmp_path, 
         assert capsys.readouterr().out == '{\n "a": "\u00e9"\n}\n' and list(tmp_path.iterdir()) == []
     write_json(None, {"a": 1})
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("given, read", [("café", "café"), ("caf\udcc3\udca9", "café"), ("caf\udce9", "caf\ufffd"), ("\ud83d dog", "? dog"), ("", "")])
+def test_text_on_the_command_line_is_text(given, read):
+    """Half letters stand for bytes: those of UTF-8 where Python takes the locale for ASCII, and any others that a terminal sends."""
+    assert words(given) == read
+
+
+def test_a_photo_whose_name_is_no_utf8_is_told_and_written(tmp_path, capsys):
+    photo = tmp_path / os.fsdecode(b"caf\xe9.png")
+    try:
+        Image.new("RGB", (40, 40), "red").save(photo)
+    except (OSError, UnicodeError):
+        pytest.skip("this file system holds no such names")
+    assert call("zero-shot", "--labels", "red,caf\udce9", photo, "--json", tmp_path / "told.json") == 0
+    found = json.loads((tmp_path / "told.json").read_text(encoding="utf8"))
+    assert str(photo) in json.dumps(found, ensure_ascii=False) and "caf\ufffd" in json.dumps(found, ensure_ascii=False)
 
 
 @pytest.mark.parametrize("error, words", [

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from miniclip_helpers import datasets, search, tokenizers, zero_shot
 from miniclip_helpers.datasets import ImageTextDataset, load_dataset, shards, write_dataset
-from miniclip_helpers.datasets.readers import has_halves
 from miniclip_helpers.errors import DataError, UsageError
 from miniclip_helpers.runtime import strangers
 from miniclip_helpers.search.indexing import read_sentences
@@ -232,7 +231,8 @@ def test_a_key_that_stands_twice_is_found_without_comparing_all_with_all(tmp_pat
 
 @pytest.mark.parametrize("text, halves", [("a", False), ("\x00", False), ("ü", False), ("🐶", False), ("\ud83d", True), ("a\udcff", True), ("\ud83d\udc36", True), ("\ud7ff\ue000", False), ("", False)])
 def test_half_letters(text, halves):
-    assert has_halves(text) is halves
+    assert strangers.has_halves(text) is halves
+    assert strangers.without_halves(text) == "".join("?" if 0xD800 <= ord(letter) < 0xE000 else letter for letter in text)
 
 
 def test_a_loss_in_a_format_would_be_found(tmp_path, monkeypatch):

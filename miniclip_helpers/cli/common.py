@@ -50,6 +50,14 @@ def run_stopped(args):
     return f"'{args.out}' was not begun, and what was encoded is in the cache, where there is one; the same command starts again"
 
 
+def words(text):
+    """The type of an argument that is text and no path. Bytes that the machine's locale cannot read are read as UTF-8; what that cannot read, either, becomes U+FFFD."""
+    try:
+        return text.encode("utf8", "surrogateescape").decode("utf8", "replace")
+    except UnicodeEncodeError:  # half a letter that stands for no byte, as Windows may hand over
+        return runtime.without_halves(text)
+
+
 def add_data(parser):
     parser.add_argument("--data", required=True, metavar="D", help="emoji, stamps, photos8, cifar100, fashion, or a folder or file of pictures and captions")
     parser.add_argument("--skip-problems", action="store_true", help="leave faulty rows out, and list them, instead of stopping")
@@ -79,6 +87,8 @@ def add_json(parser):
 def write_json(file, value):
     """Write `value` to `file` as JSON, whole or not at all; print it where that is - or /dev/stdout; nothing when no file was asked for."""
     text = json.dumps(value, indent=1, ensure_ascii=False) if file else ""
+    if runtime.has_halves(text):  # a file's name that is no UTF-8: spelt out, so that it can be opened by it
+        text = json.dumps(value, indent=1)
     if file and str(file) in ("-", "/dev/stdout"):
         print(text)
     elif file:

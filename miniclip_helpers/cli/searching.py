@@ -6,7 +6,7 @@ import sys
 
 from .. import runtime
 from ..errors import UsageError
-from .common import add_json, add_model, command, load_data, write_json
+from .common import add_json, add_model, command, load_data, words, write_json
 
 
 def add_searching(commands):
@@ -35,7 +35,7 @@ def add_searching(commands):
          "miniclip search stamps.index"])
     search.add_argument("index", metavar="INDEX", type=pathlib.Path)
     asked = search.add_mutually_exclusive_group()
-    asked.add_argument("query", nargs="?", metavar="QUERY", help="what to look for, in words")
+    asked.add_argument("query", nargs="?", type=words, metavar="QUERY", help="what to look for, in words")
     asked.add_argument("--image", metavar="FILE", help="a picture to look for")
     asked.add_argument("--queries", type=pathlib.Path, metavar="FILE", help="a text file, one query a line, all answered together")
     search.add_argument("-k", type=int, default=5, metavar="K", help="how many answers (default 5)")

@@ -4,7 +4,7 @@ import pathlib
 
 from .. import runtime
 from ..errors import UsageError
-from .common import add_captions, add_data, add_json, add_model, command, load_data, write_json
+from .common import add_captions, add_data, add_json, add_model, command, load_data, words, write_json
 
 
 def add_use(commands):
@@ -27,16 +27,16 @@ def add_use(commands):
          "miniclip zero-shot --yes-no --labels dog,beach --opposite 'a photo of a street.' holiday.jpg"])
     add_model(zero)
     labels = zero.add_mutually_exclusive_group(required=True)
-    labels.add_argument("--labels", metavar="a,b,c")
+    labels.add_argument("--labels", type=words, metavar="a,b,c")
     labels.add_argument("--labels-from", type=pathlib.Path, metavar="FILE", help="a text file, one label a line, or a JSON list")
     sentences = zero.add_mutually_exclusive_group()
-    sentences.add_argument("--template", action="append", metavar="T",
+    sentences.add_argument("--template", action="append", type=words, metavar="T",
                            help="a sentence with {} for the label; may be given several times (default 'a photo of a {}.')")
     sentences.add_argument("--templates", choices=("one", "seven", "imagenet"), help="a set of templates: the default one, seven, or the 80 of CLIP's paper")
     zero.add_argument("--temperature", type=float, metavar="T", help="of the softmax (default: the model's own); lower is more sure, the order stays")
     zero.add_argument("--top", type=int, default=5, metavar="K", help="how many labels to tell for each photo (default 5)")
     zero.add_argument("--yes-no", action="store_true", help="ask of each label by itself whether the photo shows it")
-    zero.add_argument("--opposite", action="append", metavar="SENTENCE", help="what no means under --yes-no; may be given several times")
+    zero.add_argument("--opposite", action="append", type=words, metavar="SENTENCE", help="what no means under --yes-no; may be given several times")
     zero.add_argument("photos", nargs="+", metavar="PHOTO")
     add_json(zero)
 

@@ -6,6 +6,8 @@ import html
 import itertools
 import re
 
+from ..runtime import without_halves
+
 _LOOSE = r"[\s\\]*"  # what a browser or markdown overlooks within the name of a scheme
 _SCRIPT = re.compile("(" + "|".join(_LOOSE.join(word) for word in ("javascript", "vbscript")) + rf"|data(?={_LOOSE}:{_LOOSE}(?:text|image/svg)))(?={_LOOSE}:)", re.IGNORECASE)
 _CHECK = re.compile(r"""checks\.check\(\s*["']([^"']+)["']""")
@@ -20,7 +22,7 @@ def clean(book):
         source = cell.get("source", "")
         source = "".join(map(str, source)) if isinstance(source, list) else str(source)
         make = {"code": v4.new_code_cell, "markdown": v4.new_markdown_cell}.get(cell.get("cell_type"), v4.new_raw_cell)
-        fresh = make(_encodable(source.replace("\r\n", "\n")))
+        fresh = make(without_halves(source.replace("\r\n", "\n")))
         name = cell.get("id")
         if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
             seen[name] += 1
@@ -32,16 +34,11 @@ def clean(book):
         if isinstance(metadata.get("tags"), list):
             fresh.metadata["tags"] = list(dict.fromkeys(tag for tag in metadata["tags"] if isinstance(tag, str) and re.fullmatch(r"[\w.:-]+", tag, re.ASCII)))
         if fresh.cell_type == "markdown" and isinstance(cell.get("attachments"), dict):
-            pictures = {_encodable(str(name)): {kind: text for kind, text in kinds.items() if _picture(kind, text)}
+            pictures = {without_halves(str(name)): {kind: text for kind, text in kinds.items() if _picture(kind, text)}
                         for name, kinds in cell["attachments"].items() if isinstance(kinds, dict)}
             fresh.attachments = {name: kinds for name, kinds in pictures.items() if kinds}  # drawings in a written answer
         made.cells.append(fresh)
     return made
-
-
-def _encodable(text):
-    """Without halves of letters, which JSON may hold and no file in UTF-8."""
-    return text.encode("utf8", "replace").decode("utf8")
 
 
 def _picture(kind, text):

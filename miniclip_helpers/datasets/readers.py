@@ -57,15 +57,6 @@ def _not_text(file):
                 return number
 
 
-def has_halves(text):
-    """Whether a text holds half letters, lone surrogates, which JSON can spell and no file in UTF-8 can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
 def _entry(record, place, problems):
     """One JSON or table record to an `Entry`, or None and a problem."""
     if not isinstance(record, dict):
@@ -81,7 +72,7 @@ def _entry(record, place, problems):
     if not isinstance(said, (list, tuple)) or not all(isinstance(caption, str) for caption in said) or not any(c.strip() for c in said):
         problems.append(f"{place}: no caption for {str(name)!r}; expected text under one of the keys {', '.join(CAPTION_KEYS[:3])}")
         return None
-    if has_halves(str(name)) or any(map(has_halves, said)):
+    if runtime.has_halves(str(name)) or any(map(runtime.has_halves, said)):
         problems.append(f"{place}: half a letter (a lone surrogate) in {ascii(name)} or its caption; write the whole letter")
         return None
     others = {key: value for key, value in record.items() if key not in (name_key, said_key)}

