@@ -1,12 +1,27 @@
-"""A server on the loopback that cuts, ignores Range, lies and refuses: what downloads are tested against."""
+"""What listens on the loopback: a server that cuts, ignores Range, lies and refuses, against which downloads are tested; workers that find each other over TCP."""
 
 import contextlib
 import http.server
+import socket
 import threading
 
 import numpy as np
 
 DATA = np.random.default_rng(0).bytes(10 * 2**16 + 123)
+
+
+def find_port():
+    """A port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def worker_environment(rank, count, port):
+    """What a launcher tells worker `rank` of `count`, who meet at a port."""
+    from miniclip_helpers.training import processes
+
+    return processes._environment(rank, count) | {"MASTER_PORT": str(port), "USE_LIBUV": "0"}  # torch for Windows lacks libuv
 
 
 class Server(http.server.ThreadingHTTPServer):

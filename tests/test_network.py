@@ -65,3 +65,8 @@ def test_the_service_asks_nobody(place):
     if not (place / "photos.index").is_dir():
         assert_alone(commands_cut_off([["index", place / "photos", "--out", "photos.index"]], place))
     assert_alone(cut_off([sys.executable, "-c", SERVED], place))
+
+
+def test_processes_that_learn_together_ask_nobody(tmp_path):
+    """Who meet over TCP ask a name server for 127.0.0.1's name, in code that is no Python."""
+    assert_alone(cut_off([sys.executable, "-c", "from miniclip_helpers.training.processes import run_processes; assert run_processes(2)"], tmp_path))

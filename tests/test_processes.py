@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from loopback import find_port, worker_environment
 from torch.nn import functional as F
 
 from miniclip_helpers.errors import MiniclipError, UsageError
@@ -81,7 +82,7 @@ def test_one_process_is_the_plain_loss(one):
 def test_torchrun_starts_it_too(one, tmp_path):
     """As on a machine with several cards, where no notebook starts the workers."""
     out = tmp_path / "two.npz"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(processes._free_port()),
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(find_port()),
                "-m", "miniclip_helpers.training.processes", str(out), "--seed", "1"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else os.environ
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
@@ -124,7 +125,7 @@ def test_one_that_hangs_is_ended(monkeypatch):
 
 def test_workers_talk_over_the_loopback_alone(monkeypatch):
     monkeypatch.setenv("ACCELERATE_CONFIG_FILE", "somebody's")
-    seen = processes._environment(1, 2, 1234)
+    seen = processes._environment(1, 2)
     assert seen["MASTER_ADDR"] == "127.0.0.1" and seen["RANK"] == "1" and "ACCELERATE_CONFIG_FILE" not in seen
     assert sys.platform != "linux" or seen["GLOO_SOCKET_IFNAME"] == "lo"
 
@@ -187,8 +188,8 @@ os._exit(0)  # torch 2.6 hangs in one of eight farewells
 
 
 def test_gather_by_hand_and_uneven_shares():
-    port = processes._free_port()
-    workers = [subprocess.Popen([sys.executable, "-c", GATHER], env=processes._environment(rank, 2, port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    port = find_port()
+    workers = [subprocess.Popen([sys.executable, "-c", GATHER], env=worker_environment(rank, 2, port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 text=True) for rank in range(2)]
     try:
         said = [worker.communicate(timeout=300)[0] for worker in workers]

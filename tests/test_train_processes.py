@@ -13,6 +13,7 @@ import pytest
 import share_training
 import torch
 from conftest import ROOT, picture
+from loopback import find_port, worker_environment
 
 from miniclip_helpers import cli, images, runtime
 from miniclip_helpers.datasets import ImageTextDataset
@@ -20,7 +21,7 @@ from miniclip_helpers.encoders.minilm import MiniLM
 from miniclip_helpers.errors import DataError, MiniclipError, UsageError
 from miniclip_helpers.model import load_saved
 from miniclip_helpers.runtime import generator
-from miniclip_helpers.training import Machine, PairBatches, TrainConfig, fit, processes, train_run
+from miniclip_helpers.training import Machine, PairBatches, TrainConfig, fit, train_run
 from miniclip_helpers.training.machine import LostProcess, ahead, throughput
 
 SMALL = ["--image-encoder", "small-cnn", "--text-encoder", "bag-of-words", "--batch-size", 8, "--val-size", 0.25, "--device", "cpu"]
@@ -29,7 +30,7 @@ EXACT = [case for case in share_training.CASES if case != "bf16"]
 
 def start(command, rank, port, count=2):
     """One of `count` processes of a launcher."""
-    environment = processes._environment(rank, count, port) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = worker_environment(rank, count, port) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     return subprocess.Popen([sys.executable, *map(str, command)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -49,7 +50,7 @@ def two(tmp_path_factory):
     """Every case of `share_training` by two processes, and the run that one of them goes on with."""
     folder = tmp_path_factory.mktemp("two")
     share_training.cut(folder / "one.pt", 2)
-    port = processes._free_port()
+    port = find_port()
     found = ended([start([ROOT / "tests" / "share_training.py", folder], rank, port) for rank in range(2)])
     assert [code for code, *_ in found] == [0, 0], found
     return folder, [torch.load(folder / f"found-{rank}.pt", weights_only=True) for rank in range(2)]
@@ -143,7 +144,7 @@ def test_a_launcher_starts_miniclip_train(launcher, squares, tmp_path, monkeypat
     monkeypatch.setenv("MINICLIP_CACHE", str(tmp_path / "cache"))
     argv = ["train", "--data", squares, "--image-encoder", "small-cnn", "--text-encoder", "minilm", "--epochs", 1, *SMALL[4:]] if launcher == "accelerate" else [
             "train", "--data", squares, "--image-encoder", "efficientnet-lite0", "--text-encoder", "minilm", "--size", 64, "--epochs", 3, *SMALL[4:]]
-    command = [sys.executable, "-m", *LAUNCHERS[launcher], str(processes._free_port()), "-m", "miniclip_helpers.cli", *map(str, argv), "--out", str(tmp_path / "two")]
+    command = [sys.executable, "-m", *LAUNCHERS[launcher], str(find_port()), "-m", "miniclip_helpers.cli", *map(str, argv), "--out", str(tmp_path / "two")]
     places = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | ({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})
     done = subprocess.run(command, env=os.environ | places, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -161,7 +162,7 @@ def test_a_launcher_starts_miniclip_train(launcher, squares, tmp_path, monkeypat
 @pytest.mark.parametrize("victim", [0, 1])
 def test_one_that_is_killed_stops_the_others_and_leaves_the_checkpoint_whole(victim, squares, tmp_path):
     command = ["-m", "miniclip_helpers.cli", "train", "--data", squares, "--out", tmp_path / "run", *SMALL, "--epochs", 300]
-    port = processes._free_port()
+    port = find_port()
     workers = [start(command, rank, port) for rank in range(2)]
     try:
         deadline = time.monotonic() + 400
@@ -186,7 +187,7 @@ def test_one_that_is_killed_stops_the_others_and_leaves_the_checkpoint_whole(vic
 
 def test_wrong_use_is_told_once(squares, tmp_path):
     """A batch that two cannot share: both end with 2, one speaks, nothing is written."""
-    port = processes._free_port()
+    port = find_port()
     command = ["-m", "miniclip_helpers.cli", "train", "--data", squares, "--out", tmp_path / "run", *SMALL, "--epochs", 2, "--batch-size", 7]
     (code, out, told), (other, quiet, silent) = ended([start(command, rank, port) for rank in range(2)])
     assert (code, other) == (2, 2) and "2 processes cannot share batches of 7 pairs equally; take --batch-size 6" in told, told

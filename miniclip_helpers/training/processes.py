@@ -80,14 +80,21 @@ WAYS = {"gather with gradients": _local, "no gather": _alone, "gather, detached"
         "own block, loss times W": _own_block_scaled}
 
 
-def work(out, seed=0, batch=BATCH):
-    """One worker: its share of the batch, each of `WAYS`, through Accelerate, which averages the gradients. Process 0 writes `out`, whole or not at all."""
+def work(out, seed=0, batch=BATCH, meet=None):
+    """One worker: its share of the batch, each of `WAYS`, through Accelerate, which averages the gradients. Process 0 writes `out`, whole or not at all.
+
+    meet: a file that is not there yet, in which the workers of one machine find each other. Without one they do so as their launcher says, over
+    TCP, for which torch asks a name server who 127.0.0.1 is.
+    """
     import datetime
 
     from accelerate import Accelerator, InitProcessGroupKwargs
 
-    waiting = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=SECONDS))
-    accelerator = Accelerator(cpu=True, kwargs_handlers=[waiting])
+    waiting = datetime.timedelta(seconds=SECONDS)
+    if meet is not None:
+        rank, processes = runtime.launched()
+        distributed.init_process_group("gloo", store=distributed.FileStore(str(meet), processes), rank=rank, world_size=processes, timeout=waiting)
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[InitProcessGroupKwargs(timeout=waiting)])
     model = accelerator.prepare(small_towers(seed))
     mine = shard_rows(batch, accelerator.process_index, accelerator.num_processes)
     images, texts = (side[mine] for side in small_batch(seed, batch))
@@ -104,22 +111,14 @@ def work(out, seed=0, batch=BATCH):
     accelerator.end_training()
 
 
-def _free_port():
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def _environment(rank, processes, port):
+def _environment(rank, processes):
     """What tells a worker who it is. All talk over the loopback alone."""
     system = {"linux": {"GLOO_SOCKET_IFNAME": "lo"}, "darwin": {"GLOO_SOCKET_IFNAME": "lo0"}}
-    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_PORT": port}
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE_", "TORCHELASTIC_", "OMPI_", "PMI_"))}
     places = os.pathsep.join(filter(None, [str(runtime.CHECKOUT), os.environ.get("PYTHONPATH")]))
     return kept | system.get(sys.platform, {}) | {name: str(value) for name, value in numbers.items()} | {
-        "MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "USE_LIBUV": "0", "PYTHONPATH": places}  # torch for Windows lacks libuv
+        "MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
 
 
 def run_processes(processes=2, seed=0, batch=BATCH, timeout=400):
@@ -130,12 +129,13 @@ def run_processes(processes=2, seed=0, batch=BATCH, timeout=400):
     """
     shard_rows(batch, 0, processes)
     with tempfile.TemporaryDirectory() as folder:
-        out, port, workers = pathlib.Path(folder) / "found.npz", _free_port(), []
+        out, workers = pathlib.Path(folder) / "found.npz", []
         try:
             for rank in range(processes):
-                command = [sys.executable, "-m", "miniclip_helpers.training.processes", str(out), "--seed", str(seed), "--batch", str(batch)]
+                command = [sys.executable, "-m", "miniclip_helpers.training.processes", str(out), "--seed", str(seed), "--batch", str(batch),
+                           "--meet", str(pathlib.Path(folder) / "meet")]
                 with open(pathlib.Path(folder) / f"{rank}.log", "wb") as log:
-                    workers.append(subprocess.Popen(command, env=_environment(rank, processes, port), stdout=log, stderr=log, stdin=subprocess.DEVNULL))
+                    workers.append(subprocess.Popen(command, env=_environment(rank, processes), stdout=log, stderr=log, stdin=subprocess.DEVNULL))
             _wait(workers, pathlib.Path(folder), timeout)
         finally:
             for worker in workers:
@@ -184,8 +184,9 @@ def main(arguments=None):
     parser.add_argument("out", help="an .npz file to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=BATCH, help="pairs in all")
+    parser.add_argument("--meet", help="a file that is not there yet, in which the processes of one machine find each other (default: as the launcher says)")
     given = parser.parse_args(arguments)
-    work(given.out, given.seed, given.batch)
+    work(given.out, given.seed, given.batch, given.meet)
 
 
 if __name__ == "__main__":

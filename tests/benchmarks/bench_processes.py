@@ -21,7 +21,7 @@ from miniclip_helpers import images
 from miniclip_helpers.encoders import BagOfWords, SmallCNN, SmallTransformer, ViT
 from miniclip_helpers.model import LinearHead, TwoTowers
 from miniclip_helpers.runtime import generator
-from miniclip_helpers.training import Machine, PairBatches, TrainConfig, fit, processes
+from miniclip_helpers.training import Machine, PairBatches, TrainConfig, fit
 from miniclip_helpers.training.machine import ALONE
 
 COUNT, BATCH, SIZE, TURNS = 1536, 256, 64, 4
@@ -68,10 +68,12 @@ def work(out, towers):
 
 @pytest.mark.parametrize("towers", TOWERS)
 def test_one_process_against_two(towers):
+    from loopback import find_port, worker_environment  # not on the path of the workers
+
     with tempfile.TemporaryDirectory() as folder:
-        out, port = pathlib.Path(folder) / "found.pt", processes._free_port()
+        out, port = pathlib.Path(folder) / "found.pt", find_port()
         started = time.monotonic()
-        workers = [subprocess.Popen([sys.executable, __file__, str(out), towers], env=processes._environment(rank, 2, port)) for rank in range(2)]
+        workers = [subprocess.Popen([sys.executable, __file__, str(out), towers], env=worker_environment(rank, 2, port)) for rank in range(2)]
         assert [worker.wait(timeout=900) for worker in workers] == [0, 0]
         found = torch.load(out, weights_only=True)
     one = statistics.median(seconds for seconds, _ in found["one process, one thread"])

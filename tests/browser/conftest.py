@@ -27,7 +27,6 @@ import functools
 import http.server
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import threading
@@ -36,6 +35,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from loopback import find_port
 
 from miniclip_helpers import app
 
@@ -60,12 +60,6 @@ def browser():
         chromium = play.chromium.launch(executable_path=path, headless=True, args=FLAGS, timeout=SECONDS * 1000)
         yield chromium
         chromium.close()
-
-
-def find_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,21 @@ from cutting import assert_alone, commands_cut_off, cut_off
 
 LIBRARIES = ("transformers", "datasets", "huggingface_hub", "timm", "open_clip", "peft", "accelerate", "webdataset", "faiss", "sklearn", "skimage", "ipywidgets", "papermill", "torchvision")
 SHOWN = """
-import re, subprocess, sys, time, urllib.request
+import re, subprocess, sys, time, urllib.error, urllib.request
 server = subprocess.Popen([sys.executable, "-m", *sys.argv[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 try:
     for line in server.stdout:
         print(line, end="", flush=True)
         if found := re.search(r"http://(?:127[.]0[.]0[.]1|localhost):[0-9]+[^ ]*", line):
             break
-    assert urllib.request.urlopen(found[0], timeout=120).status == 200
+    for left in range(120)[::-1]:  # JupyterLab says its address a moment before it listens
+        try:
+            assert urllib.request.urlopen(found[0], timeout=120).status == 200
+            break
+        except urllib.error.URLError:
+            if not left:
+                raise
+            time.sleep(0.5)
     time.sleep(8)  # for whatever is done once the first page is out
 finally:
     server.terminate(); server.wait(120)

@@ -1,4 +1,4 @@
-"""Faults on purpose in the package, each in the notebooks that it concerns: every one must end the run, and say where. An hour on two cores.
+"""Faults on purpose in the package, each in the notebooks that it concerns: every one must end the run, and say where. Twelve minutes on two cores.
 
 Most leave the range of a named result. Some meet a comparison of the notebook's own first, where it holds the package against what it has just written
 out by hand, or do not fit: the widths of two towers that were swapped, the groups of directions that were. What no notebook sees is in `UNSEEN`, with the reason.
