@@ -256,6 +256,9 @@ class Shell:
         """Ctrl-C, as a terminal sends it: to every process of the line."""
         os.killpg(self.pid, signal.SIGINT)
 
+    def end(self):
+        os.killpg(self.pid, signal.SIGTERM)
+
     def stop(self):
         try:
             os.killpg(self.pid, signal.SIGKILL)
@@ -295,8 +298,8 @@ def answered(typist, line, pattern, ask, timeout=120):
         process.interrupt()
         try:
             process.wait(30)
-        except subprocess.TimeoutExpired:  # JupyterLab wants it twice
-            process.interrupt()
+        except subprocess.TimeoutExpired:  # JupyterLab asks whether it shall, and nobody is here to say yes
+            process.end()
             process.wait(60)
         return match, given, Done(process.status(), file.read_text(errors="replace"))
     finally:

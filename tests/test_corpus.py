@@ -4,6 +4,7 @@ import collections
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import weakref
@@ -199,6 +200,15 @@ def test_what_lies_elsewhere_is_left_alone(photos, model, tmp_path):
             encode(photos, tmp_path / "mine", model)
         (tmp_path / "mine" / name).unlink()
     assert files(tmp_path / "out") == before
+
+
+def test_vectors_of_the_same_model_before_it_learnt_more_are_told_apart(photos, tmp_path):
+    own = save_small(tmp_path / "own", seed=0)
+    encode(photos, tmp_path / "out", own)
+    shutil.rmtree(own)
+    save_small(own, seed=1)
+    with pytest.raises(UsageError, match=r"holds vectors of pictures by the model '.*own', not of pictures by another version of it; name a new folder"):
+        encode(photos, tmp_path / "out", own)
 
 
 def test_mixed_missing_and_doubled_shards_make_no_index(photos, model, tmp_path):

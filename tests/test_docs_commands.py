@@ -90,7 +90,7 @@ def typist(tmp_path_factory):
 def type_and_judge(typist, line):
     """Type a line; it must end well, or as ENDS says; a service is asked what the text asks, and stopped."""
     text = bare(line.text)
-    if line.where.endswith("--help"):  # an example stands for itself: what an earlier line has made is not there
+    if line.where.endswith("--help") and "coursework grade" not in text:  # an example stands for itself: what an earlier line has made is not there
         out = re.search(r"--(?:out|to) (\S+)", text)
         if out and not out[1].endswith((".index", "/")):
             shutil.rmtree(typist.copy / out[1], ignore_errors=True)

@@ -99,7 +99,9 @@ def _finished(out, parts, about, remove, alone):
             continue
         said = shards.read_about(file)
         if said is not None and any(said[key] != about[key] for key in (*shards.MODEL, "holds")):
-            raise UsageError(f"'{out}' holds vectors of {said['holds']} by the model {said['model']!r}, not of {about['holds']} by {about['model']!r}; name a new folder")
+            same = said["holds"] == about["holds"] and said["model"] == about["model"]
+            what = "another version of it" if same else f"{about['model']!r}"
+            raise UsageError(f"'{out}' holds vectors of {said['holds']} by the model {said['model']!r}, not of {about['holds']} by {what}; name a new folder")
         if said is None and not _is_number(file):
             raise UsageError(f"'{out}' holds something else ({file.name}); it is left as it is: name a new folder")
         number = int(file.stem) if _is_number(file) else -1
