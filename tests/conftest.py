@@ -1,5 +1,6 @@
 """What the tests share: small pictures, folders in every format, and the real data where they are at hand."""
 
+import importlib.machinery
 import os
 import pathlib
 import re
@@ -7,6 +8,8 @@ import shutil
 import signal
 import sys
 import tempfile
+import traceback
+import warnings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["MINICLIP_PROGRESS"] = "0"
@@ -24,6 +27,25 @@ def pytest_configure(config):
     """Tests never write over the committed figures. Each process of pytest has a folder of its own; one that only imports this file makes none."""
     folder = os.environ["MINICLIP_FIGURES"] = tempfile.mkdtemp(prefix="miniclip-figures-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_io():
+    """The interpreter's `_io` stays the one it is, and whoever makes another is told of.
+
+    Seen once: a second one, with an `UnsupportedOperation` that no `except` knows any more, in whose process Pillow wrote no JPEG from then on.
+    """
+    create, ours = importlib.machinery.BuiltinImporter.create_module, sys.modules["_io"]
+
+    def created(spec):
+        if spec.name != "_io":
+            return create(spec)
+        warnings.warn("_io was not among the modules, and is imported anew by\n" + "".join(traceback.format_stack()), RuntimeWarning, stacklevel=1)
+        return ours
+
+    importlib.machinery.BuiltinImporter.create_module = staticmethod(created)
+    yield
+    importlib.machinery.BuiltinImporter.create_module = staticmethod(create)
 
 
 def shared(name):

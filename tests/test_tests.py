@@ -1,6 +1,9 @@
 """Tests that cannot fail, searched for by reading them. ruff's rules (pyproject.toml) find others: comparisons with itself, `raises` too broad or with several statements."""
 
 import ast
+import importlib
+import io
+import sys
 
 import pytest
 from conftest import ROOT
@@ -111,3 +114,13 @@ def test_the_search_leaves_others_alone(body):
 def test_a_helper_s_helper_may_assert():
     tree = ast.parse("def inner(x):\n    assert x\ndef outer(x):\n    inner(x)\ndef idle(x):\n    return x\n")
     assert judging([tree]) == {"inner", "outer"}
+
+
+def test_no_second_io_is_made(monkeypatch):
+    """Where another module of that name is asked for, the first one is given, and it is told by whom."""
+    ours = sys.modules["_io"]
+    monkeypatch.delitem(sys.modules, "_io")
+    with pytest.warns(RuntimeWarning, match="_io was not among the modules(?s:.)*test_no_second_io_is_made"):
+        assert importlib.import_module("_io") is ours
+    with pytest.raises(io.UnsupportedOperation):
+        io.BytesIO().fileno()
